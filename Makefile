@@ -1,0 +1,83 @@
+# mxnb: `make run` trains and shows an agent, `make test` runs every test but the slow ones. Both set up what they need.
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
+PYTHON ?= python3
+PRESET ?= cpu
+NOTEBOOK ?= 02_masked_ppo
+BIN := .venv/bin
+RUNS := papermill_runs/local/$(NOTEBOOK)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-all system lab lint bench notebooks clean
+
+help:
+	@echo "make run        train masked PPO on Craftax-Classic in a notebook and show it (start here)"
+	@echo "make test       all tests but the slow ones, and every notebook at its smallest size"
+	@echo "make test-all   the slow ones too"
+	@echo "make lab        open the notebooks in JupyterLab"
+	@echo "make lint       style, types, notebooks in step with their .py"
+	@echo "make bench      speed, side by side with other libraries"
+	@echo "make notebooks  write the .ipynb from the .py"
+	@echo "make clean      remove caches and reports (not .venv, not papermill_runs)"
+
+setup: .venv/.installed
+	@true
+
+.venv/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || { \
+	    echo "mxnb needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | head -n 1)."; \
+	    echo "Install one, then name it: make setup PYTHON=python3.11"; exit 1; }
+	@echo "Setting up .venv: $$(grep -c == requirements.lock) packages at the versions of requirements.lock, about 2 minutes ..."
+	@start=$$(date +%s); \
+	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv || { \
+	    echo "Python's venv module is missing (on Debian and Ubuntu: apt-get install python3-venv)."; exit 1; }; \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock && \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e . && \
+	echo "Set up in $$(( $$(date +%s) - start )) s." && touch $@
+
+run: setup
+	@echo
+	@echo "This trains masked PPO on Craftax-Classic, 1,000,000 steps on CPU, about N minutes, by running"
+	@echo "notebooks/$(NOTEBOOK).ipynb with preset=$(PRESET). Stopped and started again, it goes on where it was."
+	@echo
+	@mkdir -p $(RUNS)
+	@start=$$(date +%s); \
+	env -u MPLBACKEND PYDEVD_DISABLE_FILE_VALIDATION=1 $(BIN)/papermill notebooks/$(NOTEBOOK).ipynb $(RUNS)/run.ipynb \
+	    -p preset $(PRESET) --no-progress-bar --log-level WARNING --stdout-file - --stderr-file - 2>&1 \
+	    | grep --line-buffered -v 'IPKernelApp. WARNING' && \
+	echo && echo "Done in $$(( $$(date +%s) - start )) s. Where to look:" && \
+	echo "  the notebook with its results   $(RUNS)/run.ipynb   (make lab opens it)" && \
+	for run in $$(ls -td $(RUNS)/*/ 2> /dev/null | head -n 1); do \
+	    echo "  the run: numbers, checkpoints   $$run"; \
+	    echo "  its pictures                    $${run}figures/"; \
+	done
+
+test: setup system
+	@bash scripts/test.sh
+
+test-all: setup system
+	@bash scripts/test.sh --all
+
+# Debian packages that some tests use (a browser for the page tests, for instance); nothing to do when there is no such list.
+system:
+	@if [ -f scripts/system_packages.sh ]; then bash scripts/system_packages.sh; fi
+
+lab: setup
+	@$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
+
+lint: setup
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/basedpyright
+	@$(BIN)/python scripts/sync_notebooks.py --check
+
+bench: setup
+	@$(BIN)/python benchmarks/run.py
+
+notebooks: setup
+	@$(BIN)/ruff format -q notebooks
+	@$(BIN)/python scripts/sync_notebooks.py
+
+clean:
+	rm -rf .jax_cache .reports .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
