@@ -1,0 +1,1 @@
+"""Environments: the contract, its vectorised form, and adapters."""

@@ -1,0 +1,69 @@
+"""The contract an environment author writes: unbatched, pure, without auto-reset.
+
+An environment is two frozen records: `Spec` says what it looks like, `Env` holds its functions. Nothing
+here knows about batches, episodes' statistics or resets; `mxnb.envs.vector.vectorise` adds those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax.numpy as jnp
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What an environment looks like from outside.
+
+    id: canonical lower-case id, e.g. "craftax-classic-symbolic-v1".
+    obs_shape, obs_dtype: shape and dtype of one observation.
+    num_binary: the first `num_binary` entries of a flat observation are exactly 0 or 1 (they may be bit-packed).
+    num_actions: > 0 for discrete actions; 0 for continuous ones with `action_low` and `action_high`.
+    action_names: one word per discrete action for tables and pictures; () shows indices.
+    agents: names, when there are several; then obs, action, reward and mask lead with the agent axis.
+    max_steps: the time limit in steps; 0 when there is none.
+    info: names of the scalars in `info` (float32 each) that are meaningful on an episode's last step.
+    """
+
+    id: str
+    obs_shape: tuple[int, ...]
+    obs_dtype: Any = jnp.float32
+    num_binary: int = 0
+    num_actions: int = 0
+    action_low: tuple[float, ...] | None = None
+    action_high: tuple[float, ...] | None = None
+    action_names: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
+    max_steps: int = 0
+    info: tuple[str, ...] = ()
+
+
+def _no_mask(state: Any) -> None:
+    return None
+
+
+def _no_picture(state: Any) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Env:
+    """An environment as a record of pure functions (gymnax 1.0's order of results).
+
+    reset(key) -> (obs, state)
+    step(key, state, action) -> (obs, state, reward, terminated, truncated, info)
+    action_mask(state) -> bool[num_actions] (True = legal), or None when every action is always legal
+    render(state) -> uint8[H, W, 3], or None when there is no picture
+
+    `obs` is always the observation of the state returned with it; `terminated` means that the future is
+    worth nothing, `truncated` that the episode was cut off and its value goes on. Both may be True; then
+    `terminated` counts.
+    """
+
+    spec: Spec
+    reset: Callable[..., Any]
+    step: Callable[..., Any]
+    action_mask: Callable[..., Any] = field(default=_no_mask)
+    render: Callable[..., Any] = field(default=_no_picture)
