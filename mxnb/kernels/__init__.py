@@ -1,0 +1,1 @@
+"""Pure maths: one idea per function, time-major, unbatched over environments."""

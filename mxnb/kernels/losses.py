@@ -1,0 +1,58 @@
+"""Losses, as means over the batch they are given."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class PolicyLoss(NamedTuple):
+    """The clipped surrogate and what it says about the step; scalars."""
+
+    loss: Float[Array, ""]
+    approx_kl: Float[Array, ""]  # mean of (ratio - 1) - log(ratio), an estimate of KL(old || new) in nats
+    clip_frac: Float[Array, ""]  # share of samples with |ratio - 1| > clip_eps
+
+
+def ppo_policy_loss(
+    log_prob: Float[Array, "B"],
+    old_log_prob: Float[Array, "B"],
+    advantage: Float[Array, "B"],
+    *,
+    clip_eps: float,
+) -> PolicyLoss:
+    """PPO's clipped surrogate: -mean(min(ratio A, clip(ratio, 1 - eps, 1 + eps) A)), ratio = pi / pi_old.
+
+    Source: Schulman et al. 2017, arXiv:1707.06347, equation 7; the KL estimate is Schulman's k3
+    (joschu.net/blog/kl-approx.html), never negative.
+    """
+    log_ratio = log_prob - old_log_prob
+    ratio = jnp.exp(log_ratio)
+    clipped = jnp.clip(ratio, 1.0 - clip_eps, 1.0 + clip_eps)
+    loss = -jnp.minimum(ratio * advantage, clipped * advantage).mean()
+    approx_kl = ((ratio - 1.0) - log_ratio).mean()
+    clip_frac = (jnp.abs(ratio - 1.0) > clip_eps).mean(dtype=ratio.dtype)
+    return PolicyLoss(loss, approx_kl, clip_frac)
+
+
+def value_loss(value: Float[Array, "B"], value_target: Float[Array, "B"]) -> Float[Array, ""]:
+    """Half the mean squared error, mean((V - target)^2) / 2."""
+    return 0.5 * jnp.square(value - value_target).mean()
+
+
+def normalise(advantage: Float[Array, "B"]) -> Float[Array, "B"]:
+    """Shifts and scales to mean 0 and standard deviation 1 (biased, plus 1e-8)."""
+    return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+
+
+def explained_variance(value: Float[Array, "B"], value_target: Float[Array, "B"]) -> Float[Array, ""]:
+    """1 - Var(target - V) / Var(target): 1 is a perfect critic, 0 one that predicts the mean.
+
+    0 when the targets do not vary: their standard deviation is within 1e-5 of their size, which rounding alone
+    can make.
+    """
+    variance = value_target.var()
+    varies = variance > 1e-10 * jnp.square(value_target).mean()
+    return jnp.where(varies, 1.0 - (value_target - value).var() / jnp.where(varies, variance, 1.0), 0.0)

@@ -1,0 +1,40 @@
+"""Observations whose leading entries are 0 or 1, stored at one bit each.
+
+A Craftax-Classic observation is 1,323 bits and 22 numbers: 5,380 bytes as float32, 254 bytes packed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+
+class Packed(NamedTuple):
+    """A packed observation: `bits` holds the binary entries, eight to a byte; `rest` the others."""
+
+    bits: Any  # uint8[*B, ceil(num_binary / 8)], or with num_binary 0 None
+    rest: Any  # [*B, D - num_binary], or with num_binary 0 the whole observation
+
+
+def pack(obs: Any, num_binary: int) -> Packed:
+    """Packs obs [*B, D]; exact where the first `num_binary` entries are 0 or 1, the rest is kept as it is.
+
+    With num_binary 0 any shape passes through unchanged.
+    """
+    if num_binary == 0:
+        return Packed(jnp.zeros((obs.shape[0], 0), jnp.uint8), obs)
+    return Packed(jnp.packbits(obs[..., :num_binary] != 0, axis=-1), obs[..., num_binary:])
+
+
+def unpack_bits(bits: UInt8[Array, "*B bytes"], num_binary: int) -> Float[Array, "*B num_binary"]:
+    """The binary entries as float32 0.0 and 1.0."""
+    return jnp.unpackbits(bits, axis=-1, count=num_binary).astype(jnp.float32)
+
+
+def unpack(packed: Packed, num_binary: int) -> Any:
+    """The observation again, float32 where it was packed."""
+    if num_binary == 0:
+        return packed.rest
+    return jnp.concatenate([unpack_bits(packed.bits, num_binary), packed.rest], axis=-1)

@@ -1,0 +1,27 @@
+"""What holds in every test: shapes and types are checked, and arrays never gain dimensions unasked.
+
+This file is loaded before any test imports mxnb, so the import hook sees the modules first.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+CHECKED = ("mxnb.kernels", "mxnb.networks", "mxnb.agents")
+
+_early = [name for name in sys.modules if name.startswith(CHECKED)]
+if _early:
+    raise RuntimeError(f"imported before the type checks were in place: {', '.join(_early)}")
+install_import_hook(CHECKED, "beartype.beartype")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def key() -> Any:
+    """A PRNG key, the same in every test."""
+    return jax.random.key(0)
