@@ -1,0 +1,60 @@
+"""What the runner and the viewers know of an algorithm: a frozen record of functions, and metric sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from mxnb.envs.api import Spec
+
+
+class Mean(NamedTuple):
+    """A metric that is averaged: `total / count`, or absent in a row whose `count` is 0.
+
+    Sums and counts, not averages, leave the device, so that rows can be pooled without bias.
+    """
+
+    total: Any  # float32 scalar
+    count: Any  # float32 scalar
+
+
+class Max(NamedTuple):
+    """A metric of which the largest value counts."""
+
+    value: Any  # float32 scalar
+
+
+@dataclass(frozen=True)
+class Health:
+    """A rule over one metric: outside [low, high] `words` says what is wrong and `cure` what to do."""
+
+    metric: str
+    low: float
+    high: float
+    words: str
+    cure: str
+
+
+@dataclass(frozen=True)
+class Agent:
+    """An algorithm bound to an environment and a configuration.
+
+    init(key) -> State: everything needed to go on; has `.policy` (what `act` needs), `.envs` (leaves lead
+        with the env axis where they have one), `.update` (int32 count of updates done).
+    step(State) -> (State, dict[str, Mean | Max]): one rollout and its update; jittable, traced once.
+    memory(params) -> the memory at the start of an episode; () when there is none.
+    act(params, obs, mask | None, memory, key | None) -> (action, memory, extras) for one environment;
+        without a key the action is greedy; extras has value, log_prob, entropy, probs.
+    """
+
+    name: str
+    config: Any
+    spec: Spec
+    num_updates: int
+    steps_per_update: int
+    init: Callable[..., Any]
+    step: Callable[..., Any]
+    memory: Callable[..., Any]
+    act: Callable[..., Any]
+    health: tuple[Health, ...] = ()

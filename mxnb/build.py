@@ -1,0 +1,99 @@
+"""The one table from names to makers: environments, agents, and the policy of a finished run."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mxnb.agents.api import Agent
+from mxnb.config import make_config, use_compilation_cache
+from mxnb.envs.api import Env
+
+
+def _craftax_classic() -> Env:
+    from mxnb.envs.craftax import craftax_classic
+
+    return craftax_classic()
+
+
+def _gymnax(name: str) -> Env:
+    from mxnb.envs.gymnax_envs import gymnax_env
+
+    return gymnax_env(name)
+
+
+ENVS: dict[str, Callable[[], Env]] = {
+    "craftax-classic-symbolic-v1": _craftax_classic,
+    "cartpole-v1": partial(_gymnax, "CartPole-v1"),
+    "acrobot-v1": partial(_gymnax, "Acrobot-v1"),
+    "mountaincar-v0": partial(_gymnax, "MountainCar-v0"),
+}
+"""Canonical ids. `make` also takes them in any case, with _ for -, without -symbolic, without the version."""
+
+
+def make(env_id: str) -> Env:
+    """The environment called `env_id`; ValueError names the nearest ids for an unknown one."""
+    wanted = _plain(env_id)
+    for name, maker in ENVS.items():
+        stem = name.rsplit("-v", 1)[0]
+        if wanted in {_plain(n) for n in (name, stem, name.replace("-symbolic", ""), stem.replace("-symbolic", ""))}:
+            return maker()
+    near = difflib.get_close_matches(wanted, {_plain(n): n for n in ENVS}, n=2, cutoff=0.5)
+    names = [n for n in ENVS if _plain(n) in near] or list(ENVS)
+    raise ValueError(f"unknown environment {env_id!r}; did you mean {' or '.join(names)}? All: {', '.join(ENVS)}")
+
+
+def _plain(env_id: str) -> str:
+    return "".join(c for c in env_id.lower() if c.isalnum())
+
+
+def _ppo(config: Any, env: Env) -> Agent:
+    from mxnb.agents.ppo import ppo
+
+    return ppo(config, env)
+
+
+def _ppo_config() -> type:
+    from mxnb.agents.ppo import PPOConfig
+
+    return PPOConfig
+
+
+AGENTS: dict[str, tuple[Callable[[], type], Callable[[Any, Env], Agent]]] = {"ppo": (_ppo_config, _ppo)}
+"""Agent name -> (its Config class, its maker)."""
+
+
+def build(config: Any) -> tuple[Agent, Env]:
+    """The agent and the environment that a configuration describes; turns on the compilation cache."""
+    use_compilation_cache()
+    for config_class, maker in AGENTS.values():
+        if type(config) is config_class():
+            env = make(config.env_id)
+            return maker(config, env), env
+    raise TypeError(f"{type(config).__name__} is no agent's configuration; have {', '.join(AGENTS)}")
+
+
+def load_policy(run_dir: str | Path) -> Any:
+    """The trained policy of a run folder, ready for `mxnb.evaluate`.
+
+    Raises FileNotFoundError when the run has not exported a policy yet.
+    """
+    import jax
+
+    from mxnb.evaluate import Policy
+    from mxnb.run.checkpoint import load_params
+
+    run_dir = Path(run_dir)
+    if not (run_dir / "policy" / "params.npz").exists():
+        raise FileNotFoundError(f"{run_dir} has no policy yet; train it to the end, or interrupt it once to export one")
+    stored = json.loads((run_dir / "config.json").read_text())
+    config_class, maker = AGENTS[stored["agent"]]
+    config = make_config(config_class(), overrides=stored["config"])
+    agent = maker(config, make(config.env_id))
+    shapes = jax.eval_shape(agent.init, jax.random.key(0)).policy
+    params = load_params(run_dir / "policy" / "params.npz", shapes)
+    return Policy(agent.spec, params, agent.memory, agent.act)

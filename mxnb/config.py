@@ -1,0 +1,277 @@
+"""From a notebook's parameters cell to a checked configuration. Strict: every mistake is listed at once.
+
+Order of precedence: the class's default < the preset < the parameters cell < overrides.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import inspect
+import json
+import math
+import os
+import re
+import sys
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from mxnb import presets
+
+ALIASES = {
+    "learning_rate": "lr",
+    "entropy_coef": "ent_coef",
+    "gamma": "discount",
+    "gae_lambda": "lambda_",
+    "lam": "lambda_",
+    "n_envs": "num_envs",
+    "total_steps": "total_timesteps",
+    "total_frames": "total_timesteps",
+    "unroll": "num_steps",
+}
+"""Other people's names for our fields."""
+
+CELL = {
+    "preset": (str, "auto"),
+    "seed": (int, 0),
+    "env_id": (str, ""),
+    "total_timesteps": (int, 0),
+    "run_dir": (str, ""),
+    "resume": (bool, True),
+    "overrides": (dict, {}),
+}
+"""The names of every parameters cell: type and default. "" and 0 leave the value to the preset."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """A checked parameters cell.
+
+    config: the agent's configuration; preset: the one chosen; run_dir: where the run lives; extra: the
+    notebook's own parameters; notes: values that were read differently from how they were written.
+    """
+
+    config: Any
+    preset: str
+    seed: int
+    run_dir: Path
+    resume: bool
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __getattr__(self, name: str) -> Any:
+        extra = object.__getattribute__(self, "extra")
+        if name in extra:
+            return extra[name]
+        raise AttributeError(name)
+
+
+def make_config(cls: type, *, preset: str = "", overrides: Mapping[str, Any] | None = None, **given: Any) -> Any:
+    """A configuration of type `cls` from a preset and values; ValueError lists every mistake.
+
+    preset: a name in `mxnb.presets.NAMES`, or "" for the class's defaults alone.
+    overrides: any fields, aliases allowed; given: the same, of lower precedence.
+    """
+    config, _, problems = _assemble(cls, preset, {"parameter": given, "override": overrides or {}})
+    _raise(cls, problems)
+    return config
+
+
+def parameters(cls: type, *, notebook: str = "", extra: Iterable[str] = ()) -> Parameters:
+    """Reads the caller's parameters cell, checks it, and prints every value with its origin.
+
+    cls: the agent's Config. notebook: names the default run folder. extra: the notebook's own integer
+    parameters, whose 0 leaves them to the preset. Under papermill, names it injects that the cell does not
+    have are refused. Raises ValueError listing every mistake, before anything is trained.
+    """
+    frame = inspect.currentframe()
+    scope = frame.f_back.f_globals if frame and frame.f_back else {}
+    extra = tuple(extra)
+    known = (*CELL, *extra)
+    problems = [
+        f"{name}: unknown parameter{_nearest(name, (*known, *_names(cls)))}; the cell has {', '.join(known)}"
+        f"{'; put it into overrides' if _canonical(name) in _names(cls) else ''}"
+        for name in _injected_names()
+        if name not in known
+    ]
+    cell, notes = {}, []
+    for name, (type_, default) in {**CELL, **dict.fromkeys(extra, (int, 0))}.items():
+        cell[name] = _coerce(name, type_, scope.get(name, default), problems, notes)
+    try:
+        chosen, why = presets.choose(cell["preset"])
+    except ValueError as error:
+        problems.append(str(error))
+        chosen, why = "cpu", ""
+    given = {k: cell[k] for k in ("env_id", "total_timesteps") if cell[k] and k in _names(cls)}
+    overrides = cell["overrides"] if isinstance(cell["overrides"], dict) else {}
+    config, more, found = _assemble(cls, chosen, {"parameter": given, "override": overrides})
+    _raise(cls, problems + found)
+    own = presets.PRESETS[_agent(cls)][chosen]
+    values = {name: cell[name] or own.get(name, 0) for name in extra}
+    config = replace(config, origins={**config.origins, "preset": chosen})
+    run_dir = Path(
+        cell["run_dir"] or os.environ.get("MXNB_RUN_DIR") or _default_run_dir(config, notebook, cell["seed"])
+    )
+    result = Parameters(config, chosen, cell["seed"], run_dir, cell["resume"], values, tuple(notes + more))
+    _announce(result, why, own.get("expect", ""))
+    return result
+
+
+def run_root() -> Path:
+    """papermill_runs/local of the repository around the working folder, or of the working folder itself."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "papermill_runs").is_dir() and (folder / "notebooks").is_dir():
+            return folder / "papermill_runs" / "local"
+    return here / "papermill_runs" / "local"
+
+
+def as_json(config: Any) -> dict[str, Any]:
+    """A Config's fields without their origins, ready for JSON."""
+    return {f.name: getattr(config, f.name) for f in fields(config) if f.name != "origins"}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON so that a reader sees the old file or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+    fresh.replace(path)
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs between processes; JAX_COMPILATION_CACHE_DIR wins where it is set."""
+    import jax
+
+    if not getattr(jax.config, "jax_compilation_cache_dir", None):
+        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(home / "mxnb" / "jax"))
+
+
+def _assemble(cls: type, preset: str, layers: Mapping[str, Mapping[str, Any]]) -> tuple[Any, list[str], list[str]]:
+    """(config, notes, problems) from the preset and then each layer of values in turn."""
+    names, hints = _names(cls), typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = dict.fromkeys(names, "default")
+    notes: list[str] = []
+    problems: list[str] = []
+    if preset:
+        table = presets.PRESETS[_agent(cls)]
+        if preset not in table:
+            problems.append(f"preset: {preset!r} is not one of {', '.join((*table, 'auto'))}{_nearest(preset, table)}")
+        for name, value in table.get(preset, {}).items():
+            if name in names:
+                values[name], origins[name] = value, f"preset {preset}"
+    for origin, layer in layers.items():
+        for written, value in layer.items():
+            name = _canonical(written)
+            if name not in names:
+                problems.append(f"{written}: unknown field of {cls.__name__}{_nearest(written, (*names, *ALIASES))}")
+                continue
+            values[name] = _coerce(written, hints[name], value, problems, notes)
+            origins[name] = origin
+    if problems:
+        return None, notes, problems
+    try:
+        return cls(**values, origins=origins).resolve(), notes, problems
+    except ValueError as error:
+        return None, notes, str(error).split("; ")
+
+
+def _coerce(name: str, type_: Any, value: Any, problems: list[str], notes: list[str]) -> Any:
+    """`value` as `type_`, or None and a problem that names the mend."""
+    if type_ is bool:
+        if isinstance(value, bool):
+            return value
+        hint = "; papermill's -p passes 'true' as text: write True" if isinstance(value, str) else ""
+        problems.append(f"{name}: expected True or False, got {value!r}{hint}")
+    elif type_ is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            if value >= 0:
+                return value
+            problems.append(f"{name}: expected a count of 0 or more, got {value}")
+            return None
+        if isinstance(value, float) and value.is_integer() and value >= 0:
+            notes.append(f"{name}: {value!r} was taken as {int(value)}")
+            return int(value)
+        hint = f"; write {name} = {value}" if isinstance(value, str) and value.isdigit() else ""
+        problems.append(f"{name}: expected a whole number, got {value!r}{hint}")
+    elif type_ is float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if math.isfinite(value):
+                return float(value)
+            problems.append(f"{name}: expected a finite number, got {value!r}")
+            return None
+        hint = "; in YAML write 1.0e-3, since 1e-3 is text there" if isinstance(value, str) else ""
+        problems.append(f"{name}: expected a number, got {value!r}{hint}")
+    elif isinstance(value, type_):
+        return value
+    else:
+        problems.append(f"{name}: expected {type_.__name__}, got {value!r} ({type(value).__name__})")
+    return None
+
+
+def _raise(cls: type, problems: list[str]) -> None:
+    if problems:
+        count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
+        lines = "\n".join(f"  {p}" for p in problems)
+        raise ValueError(f"{count} in the parameters for {cls.__name__}; nothing was trained:\n{lines}")
+
+
+def _names(cls: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(cls) if f.name != "origins")
+
+
+def _canonical(name: str) -> str:
+    return ALIASES.get(name, name)
+
+
+def _agent(cls: type) -> str:
+    """PPOConfig -> ppo, PPORNNConfig -> ppornn, AverageRewardConfig -> average_reward."""
+    stem = cls.__name__.removesuffix("Config")
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", stem).lower()
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=2, cutoff=0.6)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def _injected_names() -> list[str]:
+    """The names that papermill assigned in the cell it injected into the running notebook; [] elsewhere."""
+    if "IPython" not in sys.modules:
+        return []
+    from IPython import get_ipython
+
+    shell: Any = get_ipython()
+    cells = shell.user_ns.get("In", []) if shell else []
+    injected = [cell for cell in cells if cell.lstrip().startswith("# Parameters\n")]
+    names = []
+    for cell in injected[:1]:
+        for node in ast.parse(cell).body:
+            if isinstance(node, ast.Assign):
+                names += [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return names
+
+
+def _default_run_dir(config: Any, notebook: str, seed: int) -> Path:
+    digest = hashlib.sha256(json.dumps(as_json(config), sort_keys=True).encode()).hexdigest()[:10]
+    return run_root() / (notebook or "runs") / f"{digest}-s{seed}"
+
+
+def _announce(p: Parameters, why: str, expect: str) -> None:
+    print(f"preset {p.preset} ({why}): {expect}" if expect else f"preset {p.preset} ({why})")
+    rows = [(name, getattr(p.config, name), p.config.origins.get(name, "")) for name in _names(type(p.config))]
+    rows += [(name, value, f"preset {p.preset}") for name, value in p.extra.items()]
+    width = max(len(name) for name, _, _ in rows)
+    for name, value, origin in rows:
+        shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"{value}"
+        print(f"  {name:<{width}}  {shown:<28}  {origin}")
+    print(f"  {'seed':<{width}}  {p.seed}")
+    print(f"  {'run_dir':<{width}}  {os.path.relpath(p.run_dir)}")
+    for note in p.notes:
+        print(f"note: {note}")

@@ -1,0 +1,214 @@
+"""Playing with a policy: unbiased returns over whole episodes, and one episode recorded for pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mxnb.envs.api import Env, Spec
+from mxnb.envs.vector import make_worlds
+from mxnb.kernels.masked import masked_categorical, sample_masked
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Something that acts: `act` as in `mxnb.agents.api.Agent`, bound to its parameters by `params`."""
+
+    spec: Spec
+    params: Any
+    memory: Callable[..., Any]
+    act: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Whole episodes, one entry each.
+
+    returns: float32[E] undiscounted; lengths: int32[E] steps; terminated, truncated: bool[E] (both False
+    where max_steps stopped the evaluation first); info: Spec.info at the last step, [E] each.
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    info: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, float]:
+        """Means, the standard error of the mean return, and for each info its mean."""
+        n = len(self.returns)
+        return {
+            "episodes": n,
+            "return": float(self.returns.mean()),
+            "return_standard_error": float(self.returns.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan"),
+            "length": float(self.lengths.mean()),
+            **{name: float(values.mean()) for name, values in self.info.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One episode with all that a viewer shows; T is its length.
+
+    frames: uint8[T + 1, H, W, 3], or None without a picture; actions int32[T]; rewards, values, entropies
+    float32[T]; probs float32[T, A]; masks bool[T, A] or None; info: Spec.info at the end.
+    """
+
+    frames: Any
+    actions: np.ndarray
+    rewards: np.ndarray
+    values: np.ndarray
+    entropies: np.ndarray
+    probs: np.ndarray
+    masks: Any
+    terminated: bool
+    truncated: bool
+    action_names: tuple[str, ...]
+    info: dict[str, float]
+
+
+def random_policy(spec: Spec, *, use_mask: bool = False) -> Policy:
+    """All actions alike, or all legal ones with `use_mask`; both run in the same compiled program."""
+    return Policy(spec, jnp.array(use_mask), _no_memory, _random_act(spec.num_actions))
+
+
+def _no_memory(params: Any) -> tuple[()]:
+    return ()
+
+
+@cache
+def _random_act(num_actions: int) -> Callable[..., Any]:
+    def act(params: Any, obs: Any, mask: Any, memory: Any, key: Any) -> Any:
+        logits = jnp.zeros(num_actions)
+        mask = None if mask is None else mask | ~params
+        dist = masked_categorical(logits, mask)
+        action = dist.probs.argmax(-1) if key is None else sample_masked(key, logits, mask)
+        extras = {
+            "value": jnp.zeros(()),
+            "log_prob": dist.log_prob(action),
+            "entropy": dist.entropy(),
+            "probs": dist.probs,
+        }
+        return action, memory, extras
+
+    return act
+
+
+def evaluate(
+    policy: Policy, env: Env, num_episodes: int, key: Any, *, greedy: bool = False, max_steps: int | None = None
+) -> Episodes:
+    """Plays `num_episodes` whole episodes side by side, each in an environment of its own.
+
+    Only each environment's first episode counts, from start to end: counting the episodes that end within
+    a fixed number of steps would favour short ones. max_steps: stops there; default the spec's time limit.
+    """
+    _check(policy, env)
+    limit = max_steps or env.spec.max_steps or 10_000
+    out = _play(policy.act, policy.memory, env, num_episodes, greedy, policy.params, key, limit)
+    returns, lengths, terminated, truncated, info = jax.device_get(out)
+    return Episodes(returns, lengths, terminated, truncated, info)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _play(act: Any, first: Any, env: Env, count: int, greedy: bool, params: Any, key: Any, limit: Any) -> Any:
+    key, world_key = jax.random.split(key)
+    obs, state = make_worlds(env, world_key, count)
+    memory = jax.vmap(lambda _: first(params))(jnp.arange(count))
+    none = jnp.zeros(count, bool)
+    info = {name: jnp.zeros(count) for name in env.spec.info}
+    record = (jnp.zeros(count), jnp.zeros(count, jnp.int32), none, none, info)
+
+    def running(carry: Any) -> Any:
+        *_, (_, _, terminated, truncated, _), t = carry
+        return (~(terminated | truncated)).any() & (t < limit)
+
+    def tick(carry: Any) -> Any:
+        key, obs, state, memory, (returns, lengths, terminated, truncated, info), t = carry
+        key, act_key, step_key = jax.random.split(key, 3)
+        alive = ~(terminated | truncated)
+        action, memory, _ = _act_all(act, env, params, obs, state, memory, None if greedy else act_key)
+        fresh = jax.vmap(env.step)(jax.random.split(step_key, count), state, action)
+        (obs, state) = jax.tree.map(lambda new, old: new.astype(old.dtype), fresh[:2], (obs, state))
+        info = {name: jnp.where(alive, fresh[5][name], info[name]) for name in info}
+        record = (
+            returns + jnp.where(alive, fresh[2], 0.0),
+            lengths + alive,
+            jnp.where(alive, fresh[3], terminated),
+            jnp.where(alive, fresh[4], truncated),
+            info,
+        )
+        return key, obs, state, memory, record, t + 1
+
+    return jax.lax.while_loop(running, tick, (key, obs, state, memory, record, 0))[4]
+
+
+def _act_all(act: Any, env: Env, params: Any, obs: Any, state: Any, memory: Any, key: Any) -> Any:
+    """`act` in every environment, each with its own key (None: greedy) and mask."""
+    count = obs.shape[0]
+
+    def one(obs: Any, state: Any, memory: Any, key: Any) -> Any:
+        return act(params, obs, env.action_mask(state), memory, key)
+
+    if key is None:
+        return jax.vmap(partial(one, key=None))(obs, state, memory)
+    return jax.vmap(one)(obs, state, memory, jax.random.split(key, count))
+
+
+def record(policy: Policy, env: Env, key: Any, *, greedy: bool = False, max_steps: int = 500) -> Recording:
+    """Plays one episode, at most `max_steps` long, and keeps every frame and what the policy thought."""
+    _check(policy, env)
+    trace = jax.device_get(_trace(policy.act, policy.memory, env, greedy, max_steps, policy.params, key))
+    states, masks, action, reward, terminated, truncated, extras, info = trace
+    ended = np.flatnonzero(terminated | truncated)
+    steps = int(ended[0]) + 1 if len(ended) else max_steps
+    pictures = [env.render(jax.tree.map(lambda x: x[t], states)) for t in range(steps + 1)]  # noqa: B023
+    frames = None if pictures[0] is None else np.stack([np.asarray(picture) for picture in pictures])
+    return Recording(
+        frames=frames,
+        actions=action[:steps],
+        rewards=reward[:steps],
+        values=extras["value"][:steps],
+        entropies=extras["entropy"][:steps],
+        probs=extras["probs"][:steps],
+        masks=None if masks is None else masks[:steps],
+        terminated=bool(terminated[steps - 1]),
+        truncated=bool(truncated[steps - 1]),
+        action_names=env.spec.action_names,
+        info={name: float(values[steps - 1]) for name, values in info.items()},
+    )
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _trace(act: Any, first: Any, env: Env, greedy: bool, steps: int, params: Any, key: Any) -> Any:
+    """`steps` steps of one environment: states [steps + 1, ...], the rest [steps, ...]."""
+    key, world_key = jax.random.split(key)
+    obs, start = jax.tree.map(lambda x: x[0], make_worlds(env, world_key, 1))
+
+    def tick(carry: Any, key: Any) -> Any:
+        obs, state, memory = carry
+        act_key, step_key = jax.random.split(key)
+        mask = env.action_mask(state)
+        action, memory, extras = act(params, obs, mask, memory, None if greedy else act_key)
+        new_obs, new_state, reward, terminated, truncated, info = env.step(step_key, state, action)
+        new = jax.tree.map(lambda new, old: new.astype(old.dtype), (new_obs, new_state), (obs, state))
+        kept = {name: info[name] for name in env.spec.info}
+        return (*new, memory), (new[1], mask, action, reward, terminated, truncated, extras, kept)
+
+    _, (states, *rest) = jax.lax.scan(tick, (obs, start, first(params)), jax.random.split(key, steps))
+    states = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, states)
+    return states, *rest
+
+
+def _check(policy: Policy, env: Env) -> None:
+    ours, theirs = policy.spec, env.spec
+    if (ours.obs_shape, ours.num_actions) != (theirs.obs_shape, theirs.num_actions):
+        raise ValueError(
+            f"the policy was made for {ours.id} (observation {ours.obs_shape}, {ours.num_actions} actions), "
+            f"{theirs.id} has observation {theirs.obs_shape} and {theirs.num_actions} actions"
+        )

@@ -1,0 +1,1 @@
+"""The runner: training loop, checkpoints, metrics. Knows the Agent record only."""

@@ -1,0 +1,81 @@
+"""Saving and restoring the whole training state with orbax, and the policy as a plain npz file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+SCHEMA = 1
+
+
+@contextmanager
+def open_checkpoints(run_dir: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
+    """The run folder's checkpoints, the newest `keep` of them; left-over temporary folders are removed."""
+    folder = (run_dir / "checkpoints" / "steps").resolve()
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=True, cleanup_tmp_directories=True, enable_async_checkpointing=False
+    )
+    manager = ocp.CheckpointManager(folder, options=options)
+    try:
+        yield manager
+    finally:
+        manager.close()
+
+
+def save(manager: ocp.CheckpointManager, update: int, state: Any, meta: dict[str, Any]) -> None:
+    """Saves `state` and `meta` as checkpoint `update`; a second save of the same update does nothing."""
+    if manager.latest_step() == update:
+        return
+    args = ocp.args.Composite(
+        state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave({"schema": SCHEMA, "update": update, **meta})
+    )
+    if not manager.save(update, args=args, force=True):
+        raise RuntimeError(f"the checkpoint of update {update} was not written; look at the disk's free space")
+
+
+def restore(manager: ocp.CheckpointManager, shapes: Any) -> tuple[Any, dict[str, Any]] | None:
+    """(state, meta) of the newest checkpoint, or None when there is none.
+
+    shapes: the State as `jax.eval_shape(agent.init, key)` gives it; orbax needs it to rebuild the records.
+    """
+    update = manager.latest_step()
+    if update is None:
+        return None
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
+    found = manager.restore(update, args=args)
+    return found["state"], found["meta"]
+
+
+def save_params(path: Path, params: Any) -> None:
+    """Writes parameters as an npz file, one array per leaf, named by its path; no pickle."""
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    arrays: Any = {jax.tree_util.keystr(key): np.asarray(leaf) for key, leaf in leaves}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{os.getpid()}.npz")
+    np.savez(fresh, **arrays)
+    fresh.replace(path)
+
+
+def load_params(path: Path, shapes: Any) -> Any:
+    """Parameters from `save_params`, in the structure of `shapes`; ValueError where they do not fit."""
+    keyed, tree = jax.tree_util.tree_flatten_with_path(shapes)
+    with np.load(path) as stored:
+        names = [jax.tree_util.keystr(key) for key, _ in keyed]
+        if sorted(names) != sorted(stored.files):
+            raise ValueError(
+                f"{path} holds other parameters than this network: {sorted(set(names) ^ set(stored.files))}"
+            )
+        arrays = [stored[name] for name in names]
+    for name, array, (_, leaf) in zip(names, arrays, keyed, strict=True):
+        if array.shape != leaf.shape:
+            raise ValueError(f"{path}: {name} has shape {array.shape}, the network's is {leaf.shape}")
+    return jax.tree.unflatten(tree, arrays)

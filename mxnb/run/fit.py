@@ -1,0 +1,343 @@
+"""The training loop: one compiled program for any number of updates, and a run folder that survives.
+
+Knows an Agent only through its record, so every algorithm trains, saves, resumes and reports alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mxnb.config import as_json, write_json
+from mxnb.run import checkpoint
+from mxnb.run.metrics import append_rows, final_metrics, judge, read_rows, to_rows
+
+_MAX_CHUNK = 256  # rows of the on-device metric buffer, and so the most updates in one call
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended: status "done" or "interrupted", the final State, updates done, and its folder."""
+
+    status: str
+    state: Any
+    update: int
+    run_dir: Path
+
+
+def fit(
+    agent: Any,
+    run_dir: str | Path,
+    *,
+    seed: int = 0,
+    resume: bool = True,
+    save_minutes: float = 10.0,
+    save_updates: int = 0,
+    keep: int = 3,
+    evaluate: Callable[[Any], dict[str, float]] | None = None,
+    eval_updates: int = 0,
+    chunk_seconds: float = 2.0,
+    hooks: Sequence[Callable[[Path, list[dict[str, Any]]], None]] = (),
+) -> Result:
+    """Trains `agent` to its last update, or goes on where the run folder's newest checkpoint stands.
+
+    A finished run is shown, not trained again. Ctrl-C and SIGTERM finish the running chunk, save, and return
+    "interrupted"; a second Ctrl-C stops at once. The same seed gives the same bits however often the run is
+    cut and resumed: the clock chooses only how many updates one call does.
+
+    Args:
+      agent: an `mxnb.agents.api.Agent`.
+      run_dir: the run folder; made if it is not there.
+      seed: of everything random in the run.
+      resume: False sets an earlier run in this folder aside and starts anew.
+      save_minutes, save_updates: how often to save; updates, where given, replace minutes. Always at the end.
+      keep: newest checkpoints to keep.
+      evaluate, eval_updates: evaluate(policy parameters) -> numbers, every `eval_updates` updates, as eval/.
+      chunk_seconds: how long one call of the compiled program should take.
+      hooks: hook(run_dir, new rows) after every chunk; an error there stops the run after a save.
+
+    Raises:
+      ValueError: the folder holds a run of another configuration.
+      FloatingPointError: the loss is not a number; the newest checkpoint is from before.
+    """
+    run_dir = Path(run_dir)
+    _prepare(agent, run_dir, seed, resume)
+    with checkpoint.open_checkpoints(run_dir, keep) as manager, _signals() as stop:
+        run = _start(agent, run_dir, seed, manager)
+        if run.update >= agent.num_updates:
+            print(f"This run is finished ({run.update:,} updates); nothing is trained. Its folder: {run_dir}")
+            return Result("done", run.state, run.update, run_dir)
+        _status(run_dir, "running", run.update)
+        try:
+            _train(
+                agent, run, manager, stop, chunk_seconds, (save_minutes, save_updates), (evaluate, eval_updates), hooks
+            )
+        except BaseException as error:
+            oom = "RESOURCE_EXHAUSTED" in str(error)
+            _status(run_dir, "oom" if oom else "failed", run.update, error=f"{type(error).__name__}: {error}"[:2000])
+            if oom:
+                print("Out of memory. Use a smaller preset (colab_t4_small), or halve num_envs in overrides.")
+            raise
+        status = "done" if run.update >= agent.num_updates else "interrupted"
+        _finish(agent, run, manager, status)
+    return Result(status, run.state, run.update, run_dir)
+
+
+@dataclass
+class _Run:
+    """What changes while a run goes on."""
+
+    dir: Path
+    state: Any
+    update: int
+    rows: list[dict[str, Any]]
+    wall: float  # seconds trained in earlier sittings
+    began: float  # this sitting's start, by time.perf_counter
+    saved: int = -1  # update of the newest checkpoint
+    saved_at: float = 0.0
+    compile_seconds: float = 0.0
+
+    def wall_seconds(self) -> float:
+        return self.wall + time.perf_counter() - self.began
+
+
+def _prepare(agent: Any, run_dir: Path, seed: int, resume: bool) -> None:
+    """Makes the folder and writes config.json, or checks that the one there describes the same run."""
+    ours = {"agent": agent.name, "seed": seed, "config": json.loads(json.dumps(as_json(agent.config)))}
+    path = run_dir / "config.json"
+    if path.exists() and not resume:
+        aside = next(p for n in range(1, 10_000) if not (p := run_dir.with_name(f"{run_dir.name}.old{n}")).exists())
+        run_dir.rename(aside)
+        print(f"resume=False: the earlier run is kept in {aside}")
+    if path.exists():
+        theirs = json.loads(path.read_text())
+        flat = [{"agent": c["agent"], "seed": c["seed"], **c["config"]} for c in (theirs, ours)]
+        differ = [k for k in sorted({*flat[0], *flat[1]}) if flat[0].get(k) != flat[1].get(k)]
+        if differ:
+            lines = "\n".join(f"  {k}: {flat[0].get(k)!r} there, {flat[1].get(k)!r} asked for" for k in differ)
+            raise ValueError(
+                f"{run_dir} holds a run of another configuration:\n{lines}\n"
+                "Use another run_dir, or the same values, or resume=False to set that run aside."
+            )
+        return
+    origins = dict(getattr(agent.config, "origins", {}))
+    versions = {"python": platform.python_version()}
+    for package in ("mxnb", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "craftax", "orbax-checkpoint"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    extra = {
+        "env": agent.spec.id,
+        "preset": origins.pop("preset", ""),
+        "origins": origins,
+        "health": [dataclasses.asdict(rule) for rule in agent.health],
+        "versions": versions,
+        "device": jax.devices()[0].device_kind,
+    }
+    write_json(path, ours | extra)
+
+
+def _start(agent: Any, run_dir: Path, seed: int, manager: Any) -> _Run:
+    """The state to begin with: the newest checkpoint, or a fresh one."""
+    key = jax.random.key(seed)
+    found = checkpoint.restore(manager, jax.eval_shape(agent.init, key))
+    if found is None:
+        (run_dir / "metrics.jsonl").write_text("")
+        started = time.perf_counter()
+        state = jax.block_until_ready(jax.jit(agent.init)(key))
+        print(f"{agent.name} on {agent.spec.id}: made the first worlds in {time.perf_counter() - started:.1f} s")
+        return _Run(run_dir, state, 0, [], 0.0, time.perf_counter(), saved_at=time.perf_counter())
+    state, meta = found
+    with open(run_dir / "metrics.jsonl", "r+b") as file:
+        file.truncate(meta["metrics_offset"])  # rows after the checkpoint will be made again
+    rows = read_rows(run_dir / "metrics.jsonl")
+    update = int(meta["update"])
+    print(f"{agent.name} on {agent.spec.id}: goes on after update {update:,} of {agent.num_updates:,}")
+    for words in judge(agent.health, rows) if update < agent.num_updates else ():
+        print(f"warning: this run was not healthy when it stopped: {words}")
+    now = time.perf_counter()
+    return _Run(run_dir, state, update, rows, float(meta["wall_seconds"]), now, saved=update, saved_at=now)
+
+
+def _train(
+    agent: Any, run: _Run, manager: Any, stop: Any, chunk_seconds: float, saving: Any, evals: Any, hooks: Any
+) -> None:
+    """Chunk after chunk until the last update or a signal."""
+    (save_minutes, save_updates), (evaluate, eval_updates) = saving, evals
+    program = _compile(agent, run)
+    per_update, say = 0.0, _Progress(agent)
+    while run.update < agent.num_updates and not stop.is_set():
+        count = max(1, min(_MAX_CHUNK, int(chunk_seconds / per_update))) if per_update else 1
+        for every in (save_updates, eval_updates if evaluate else 0):
+            count = min(count, every - run.update % every) if every else count
+        count = min(count, agent.num_updates - run.update)
+        started = time.perf_counter()
+        run.state, metrics = program(run.state, jnp.int32(count))
+        metrics = jax.device_get(metrics)  # waits for the chunk
+        per_update = (time.perf_counter() - started) / count
+        rows = _rows(agent, run, metrics, count, per_update)
+        if evaluate and eval_updates and run.update % eval_updates == 0:
+            rows[-1] |= {f"eval/{k}": float(v) for k, v in evaluate(run.state.policy).items()}
+        append_rows(run.dir / "metrics.jsonl", rows)
+        run.rows += rows
+        if rows[-1].get("train/total_loss", 0.0) is None:
+            raise FloatingPointError(
+                f"the loss is not a number after update {run.update}. Lower lr or max_grad_norm and check the rewards; "
+                "the newest checkpoint is from before"
+            )
+        say(run)
+        try:
+            for hook in hooks:
+                hook(run.dir, rows)
+        except Exception:
+            _save(run, manager)
+            raise
+        due = run.update % save_updates == 0 if save_updates else time.perf_counter() - run.saved_at > 60 * save_minutes
+        if due:
+            _save(run, manager)
+
+
+def _compile(agent: Any, run: _Run) -> Any:
+    """`updates(state, n)`: n updates in one call. n is traced, so its choice cannot change a result."""
+
+    @partial(jax.jit, donate_argnums=0)
+    def updates(state: Any, count: Any) -> Any:
+        shapes = jax.eval_shape(agent.step, state)[1]
+        buffer = jax.tree.map(lambda x: jnp.zeros((_MAX_CHUNK, *x.shape), x.dtype), shapes)
+
+        def one(i: Any, carry: Any) -> Any:
+            state, buffer = carry
+            state, metrics = agent.step(state)
+            return state, jax.tree.map(lambda rows, x: rows.at[i].set(x), buffer, metrics)
+
+        return jax.lax.fori_loop(0, count, one, (state, buffer))
+
+    started = time.perf_counter()
+    traced = updates.trace(run.state, jnp.int32(1))
+    lowered = traced.lower()
+    traced_at = time.perf_counter()
+    program = lowered.compile()
+    run.compile_seconds = time.perf_counter() - started
+    print(
+        f"traced in {traced_at - started:.1f} s, compiled in {time.perf_counter() - traced_at:.1f} s; "
+        f"{agent.num_updates - run.update:,} updates of {agent.steps_per_update:,} steps to go",
+        flush=True,
+    )
+    return program
+
+
+def _rows(agent: Any, run: _Run, metrics: Any, count: int, per_update: float) -> list[dict[str, Any]]:
+    """Metric rows of a chunk, with what the clock says under time/; moves the run's counter on."""
+    first, run.update = run.update, run.update + count
+    wall = run.wall_seconds()
+    rows = []
+    for i, row in enumerate(to_rows(metrics, count)):
+        update = first + i + 1
+        head = {"update": update, "timesteps": update * agent.steps_per_update}
+        clock = {
+            "time/steps_per_second": agent.steps_per_update / per_update,
+            "time/wall_seconds": wall - (count - 1 - i) * per_update,
+        }
+        rows.append(head | row | clock)
+    return rows
+
+
+class _Progress:
+    """Plain lines: one for the first chunk, then one for every 5 % or 30 seconds; a warning once."""
+
+    def __init__(self, agent: Any) -> None:
+        self.agent, self.share, self.at, self.said = agent, -1, 0.0, set()
+
+    def __call__(self, run: _Run) -> None:
+        share = 20 * run.update // self.agent.num_updates
+        now = time.perf_counter()
+        if share == self.share and now - self.at < 30:
+            return
+        self.share, self.at = share, now
+        recent = run.rows[-max(1, len(run.rows) // 20) :]
+        seen = final_metrics(recent, 1.0)
+        speed = len(recent) / sum(1 / row["time/steps_per_second"] for row in recent)
+        left = (self.agent.num_updates - run.update) * self.agent.steps_per_update / speed
+        parts = [
+            f"{run.update / self.agent.num_updates:4.0%}",
+            f"{run.update * self.agent.steps_per_update:,} steps",
+            f"{speed:,.0f} steps/s",
+        ]
+        for label, name in (("return", "train/mean_episode_return"), ("entropy", "train/entropy_frac")):
+            if name in seen:
+                parts.append(f"{label} {seen[name]:.2f}")
+        parts.append(f"{int(left // 60)} min {int(left % 60):02d} s to go" if left >= 1 else "done")
+        print("  ".join(parts), flush=True)
+        for words in judge(self.agent.health, run.rows):
+            topic = words.split(" ")[0]
+            if topic not in self.said and len(run.rows) >= 10:
+                self.said.add(topic)
+                print(f"warning: {words}", flush=True)
+
+
+def _save(run: _Run, manager: Any) -> None:
+    meta = {"metrics_offset": (run.dir / "metrics.jsonl").stat().st_size, "wall_seconds": run.wall_seconds()}
+    checkpoint.save(manager, run.update, run.state, meta)
+    run.saved, run.saved_at = run.update, time.perf_counter()
+
+
+def _finish(agent: Any, run: _Run, manager: Any, status: str) -> None:
+    """Saves, exports the policy, and writes result.json and status.json, in this order."""
+    _save(run, manager)
+    checkpoint.save_params(run.dir / "policy" / "params.npz", run.state.policy)
+    metrics = final_metrics(run.rows)
+    result = {
+        "status": status,
+        "update": run.update,
+        "timesteps": run.update * agent.steps_per_update,
+        "metrics": metrics,
+        "health": judge(agent.health, run.rows),
+        "wall_seconds": run.wall_seconds(),
+        "compile_seconds": run.compile_seconds,
+    }
+    write_json(run.dir / "result.json", result)
+    _status(run.dir, status, run.update)
+    minutes = run.wall_seconds() / 60
+    words = "finished" if status == "done" else "interrupted and saved; run it again to go on"
+    print(f"{words} after {run.update:,} updates in {minutes:.1f} minutes; the run is in {run.dir}", flush=True)
+
+
+def _status(run_dir: Path, status: str, update: int, **more: Any) -> None:
+    write_json(run_dir / "status.json", {"status": status, "update": update, "time": time.time(), **more})
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C raises. Outside the main thread, no handler."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+        print("stopping after this chunk; press Ctrl-C again to stop at once", flush=True)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

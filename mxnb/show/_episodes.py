@@ -1,0 +1,170 @@
+"""An episode on paper: the frames that matter with action and value below, and what a mask looks like."""
+
+from __future__ import annotations
+
+import math
+import os
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mxnb.show._bars import percent
+from mxnb.show._figures import BLUE, DPI, FONT, GREY, INK, ORANGE, SMALL, WIDTH, new_figure, save, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_REWARDED = 0.5  # from this reward on a step is worth a frame of its own (an achievement in Craftax is 1)
+_EXTRA = 24
+
+
+def filmstrip(recording: Any, *, columns: int = 4, frames: int = 8) -> Figure:
+    """Draw an episode as frames with step, action, value and reward below each.
+
+    Shown are `frames` evenly spaced ones from first to last, and those whose action earned a reward of at
+    least 0.5 (with an orange rim; at most 24 of them, and none where more than half of the steps do, for then
+    it is no event).
+
+    Args:
+        recording: has `frames` uint8[T + 1, H, W, 3], `actions` int[T], `rewards` float[T], `values` float[T],
+            `action_names` (one word per action, or () for indices).
+        columns: frames beside each other; 4 is legible on a phone.
+        frames: evenly spaced frames.
+
+    Raises:
+        ValueError: there are no frames (the environment has no `render`), or lengths do not match.
+    """
+    if columns < 1 or frames < 1:
+        raise ValueError(f"columns is {columns} and frames is {frames}; both must be at least 1.")
+    pictures = None if recording.frames is None else np.asarray(recording.frames)
+    if pictures is None or pictures.ndim != 4 or len(pictures) == 0:
+        raise ValueError("the recording has no frames: record it in an environment whose render(state) gives pictures.")
+    steps = len(recording.actions)
+    if not len(pictures) == steps + 1 == len(recording.rewards) + 1 == len(recording.values) + 1:
+        raise ValueError(
+            f"{len(pictures)} frames, {steps} actions, {len(recording.rewards)} rewards and {len(recording.values)} "
+            "values; T steps have T + 1 frames and T of each of the others."
+        )
+    chosen = choose_frames(np.asarray(recording.rewards), frames)
+    rims = {t for t in chosen if t < steps and recording.rewards[t] >= _REWARDED}
+    wide = min(columns, len(chosen))
+    cell = WIDTH / columns
+    captions = [_caption(recording, t, int(14.2 * cell)) for t in chosen]
+    # Every place is computed, not left to a layout engine: those cut captions below pictures of a fixed aspect.
+    gap, head = 0.06, 0.24 if rims and wide > 1 else 0.06
+    width = cell - gap
+    picture = width * pictures.shape[1] / pictures.shape[2]
+    pitch = picture + 0.14 * max(text.count("\n") + 1 for text in captions) + 0.14
+    rows = math.ceil(len(chosen) / wide)
+    across, down = wide * cell, head + rows * pitch
+    fig = new_figure(height=down, width=across)
+    fig.set_layout_engine("none")
+    for place, (t, caption) in enumerate(zip(chosen, captions, strict=True)):
+        row, column = divmod(place, wide)
+        left, bottom = column * cell + gap / 2, down - head - row * pitch - picture
+        ax = fig.add_axes((left / across, bottom / down, width / across, picture / down))
+        _picture(ax, pictures[t], width, rim=t in rims)
+        ax.set_xlabel(caption, fontsize=SMALL, color=INK, labelpad=3, linespacing=1.15)
+    if rims and wide > 1:
+        words = "orange rim: this action earned a reward"
+        fig.text(gap / 2 / across, 1 - 0.04 / down, words, fontsize=SMALL, color=INK, va="top")
+    return fig
+
+
+def choose_frames(rewards: np.ndarray, frames: int) -> list[int]:
+    """Indices into T + 1 frames, ascending: evenly spaced ones and the rewarded steps (see `filmstrip`)."""
+    steps = len(rewards)
+    even = np.linspace(0, steps, min(frames, steps + 1)).round().astype(int)
+    events = np.flatnonzero(np.asarray(rewards) >= _REWARDED)
+    if len(events) > steps / 2:
+        events = events[:0]
+    if len(events) > _EXTRA:
+        events = events[np.linspace(0, len(events) - 1, _EXTRA).round().astype(int)]
+    return sorted({*even.tolist(), *events.tolist()})
+
+
+def write_png(recording: Any, path: str | os.PathLike[str], *, columns: int = 4, frames: int = 8) -> Path:
+    """Write the filmstrip of an episode; a reader of the file never sees a part of it. Returns the path."""
+    return save(filmstrip(recording, columns=columns, frames=frames), path)
+
+
+def mask_picture(frame: Any, mask: Any, action_names: Sequence[str] = (), probs: Any = None) -> Figure:
+    """Draw a state's picture beside its actions: legal ones in colour, masked ones grey and crossed out.
+
+    Args:
+        frame: uint8[H, W, 3], or None when the environment has no picture.
+        mask: bool[n], True = legal; None when every action is.
+        action_names: n words; () shows indices.
+        probs: float[n], the policy's probabilities: then the bars show them, and masked ones are exactly 0.
+
+    Raises:
+        ValueError: lengths do not match, or neither mask, names nor probs say how many actions there are.
+    """
+    sizes = {len(x) for x in (mask, action_names or None, probs) if x is not None}
+    if len(sizes) != 1:
+        raise ValueError(f"mask, action_names and probs have {sorted(sizes) or 'no'} entries; give one per action.")
+    (n,) = sizes
+    legal = np.ones(n, bool) if mask is None else np.asarray(mask, bool)
+    shares = None if probs is None else np.asarray(probs, float)
+    fig = new_figure(height=max(0.0 if frame is None else 2.5, 0.8 + 0.19 * n))
+    if frame is None:
+        bars = fig.subplots()
+    else:
+        picture, bars = fig.subplots(1, 2, width_ratios=(1.0, 1.05))
+        _picture(picture, np.asarray(frame), WIDTH / 2)
+        picture.set_title("The state", fontsize=FONT + 0.5, fontweight="bold", loc="left", color=INK)
+        picture.set_anchor("N")
+    style(bars, f"{int(legal.sum())} of {n} actions legal", "" if shares is None else "probability (%)")
+    end = 1.0 if shares is None else max(0.05, float(shares.max()))
+    for i in range(n):
+        if legal[i]:
+            width = end * 0.45 if shares is None else shares[i]
+            bars.barh(i, width, 0.72, color=BLUE)
+            text = "legal" if shares is None else percent(width)
+        else:
+            bars.barh(i, end * 0.02, 0.72, color="#D0D0D0")
+            width, text = end * 0.02, "✕ masked"
+        look: dict[str, Any] = {"color": INK} if legal[i] else {"color": GREY, "style": "italic"}
+        bars.annotate(text, (width, i), (3, 0), textcoords="offset points", va="center", fontsize=SMALL, **look)
+    bars.set_xlim(0, end * 1.3)
+    bars.set_ylim(n - 0.4, -0.6)
+    bars.set_yticks(range(n), [_name(action_names, i) for i in range(n)])
+    bars.tick_params(axis="y", length=0)
+    for label, open_ in zip(bars.get_yticklabels(), legal, strict=True):
+        label.set_color(INK if open_ else GREY)
+    bars.spines["left"].set_visible(False)
+    if shares is None:
+        bars.set_xticks([])
+        bars.spines["bottom"].set_visible(False)
+    else:
+        bars.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
+        bars.locator_params(axis="x", nbins=4)
+    return fig
+
+
+def _name(names: Sequence[str], action: int) -> str:
+    return str(names[action]).replace("_", " ") if len(names) > action else f"action {action}"
+
+
+def _caption(recording: Any, t: int, width: int) -> str:
+    if t == len(recording.actions):
+        return f"step {t}: end\nreturn {float(np.sum(recording.rewards)):.1f}"
+    name = _name(recording.action_names, int(recording.actions[t]))
+    reward = float(recording.rewards[t])
+    lines = [f"step {t}", *textwrap.wrap(name, max(8, width)), f"V = {float(recording.values[t]):.2f}"]
+    if abs(reward) >= 0.005:
+        lines.append(f"reward {reward:+.2g}")
+    return "\n".join(lines)
+
+
+def _picture(ax: Any, frame: np.ndarray, inches: float, rim: bool = False) -> None:
+    """A frame with whole pixels; one larger than its place is averaged, for nearest would drop lines."""
+    fits = frame.shape[1] <= inches * DPI
+    ax.imshow(frame, interpolation="nearest" if fits else "antialiased")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set(color=ORANGE if rim else "#BBBBBB", linewidth=2.2 if rim else 0.6)
