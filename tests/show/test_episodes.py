@@ -1,0 +1,107 @@
+"""Filmstrips and the picture of a mask."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mxnb import show
+from mxnb.show._episodes import choose_frames
+from mxnb.show._figures import ORANGE
+
+
+def captions(fig):
+    return [ax.get_xlabel() for ax in fig.axes]
+
+
+def test_achievements_are_chosen_besides_even_frames(recording, cut_off):
+    fig = show.filmstrip(recording, frames=6)
+    steps = [int(text.split("\n")[0].removeprefix("step ").removesuffix(": end")) for text in captions(fig)]
+    assert steps == [0, 7, 10, 20, 23, 30, 40, 50]
+    assert not cut_off(fig)
+
+
+def test_captions_tell_action_value_and_reward(recording):
+    text = captions(show.filmstrip(recording, frames=6))
+    assert text[1] == "step 7\nmake wood pickaxe\nV = 0.71\nreward +1"
+    assert text[0] == "step 0\nnoop\nV = 0.00"
+    assert text[5].endswith("reward -0.1")
+    assert text[-1] == "step 50: end\nreturn 2.0"
+
+
+def test_rewarded_frames_have_a_rim(recording):
+    fig = show.filmstrip(recording, frames=6)
+    from matplotlib.colors import to_hex
+
+    rims = [to_hex(ax.spines["left"].get_edgecolor()).upper() == ORANGE for ax in fig.axes]
+    assert [i for i, rim in enumerate(rims) if rim] == [1, 4]
+
+
+def test_pixels_stay_crisp(recording):
+    assert all(ax.images[0].get_interpolation() == "nearest" for ax in show.filmstrip(recording).axes)
+
+
+def test_choice_of_frames():
+    assert choose_frames(np.zeros(0), 8) == [0]
+    assert choose_frames(np.zeros(3), 8) == [0, 1, 2, 3]
+    assert choose_frames(np.ones(200), 4) == [0, 67, 133, 200]  # CartPole: a reward on each step is no event
+    often = np.tile([1.0, 0, 0], 100)
+    assert len(choose_frames(often, 8)) <= 8 + 24
+
+
+@pytest.mark.parametrize("columns", [1, 2, 4, 6])
+def test_nothing_is_cut_off(recording, columns, cut_off):
+    assert not cut_off(show.filmstrip(recording, columns=columns))
+
+
+def test_indices_when_actions_have_no_names(recording):
+    recording.action_names = ()
+    assert "action 1" in captions(show.filmstrip(recording, frames=6))[1]
+
+
+def test_write_png(recording, tmp_path):
+    path = show.write_png(recording, tmp_path / "episodes" / "best.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert len(list(path.parent.iterdir())) == 1
+
+
+def test_bad_recordings_are_named(recording):
+    with pytest.raises(ValueError, match="at least 1"):
+        show.filmstrip(recording, columns=0)
+    recording.values = recording.values[:-1]
+    with pytest.raises(ValueError, match="49 values"):
+        show.filmstrip(recording)
+    recording.frames = None
+    with pytest.raises(ValueError, match="render"):
+        show.filmstrip(recording)
+
+
+def test_mask_picture_tells_legal_from_masked(recording, texts, cut_off):
+    fig = show.mask_picture(recording.frames[0], [True, False, True], ("noop", "up", "place_table"))
+    words = texts(fig)
+    assert "2 of 3 actions legal" in words
+    assert words.count("legal") == 2 and words.count("✕ masked") == 1
+    assert "place table" in words
+    legal, masked = (label.get_color() for label in fig.axes[1].get_yticklabels()[:2])
+    assert legal != masked
+    assert not cut_off(fig)
+
+
+def test_mask_picture_with_probabilities_and_no_frame(texts, cut_off):
+    fig = show.mask_picture(None, [True, False, True], (), [0.75, 0.0, 0.25])
+    assert {"75 %", "25 %", "✕ masked", "action 1", "probability (%)"} <= set(texts(fig))
+    assert not cut_off(fig)
+
+
+@pytest.mark.parametrize("n", [2, 17, 43])
+def test_mask_picture_fits(n, recording, cut_off):
+    names = [f"make_stone_pickaxe_{i}" for i in range(n)]
+    probs = np.arange(n) / np.arange(n).sum()
+    assert not cut_off(show.mask_picture(recording.frames[0], np.arange(n) % 2 > 0, names, probs))
+
+
+def test_mask_picture_of_unequal_lengths_is_named():
+    with pytest.raises(ValueError, match=r"\[2, 3\] entries"):
+        show.mask_picture(None, [True, False], ("a", "b", "c"))
+    with pytest.raises(ValueError, match="no entries"):
+        show.mask_picture(None, None)
