@@ -1,0 +1,114 @@
+"""Side-by-side benchmarks with their targets: `make bench`.
+
+python benchmarks/run.py                     all suites, results in benchmarks/results/*.json
+python benchmarks/run.py ppo --pairs 5       one suite, five alternating rounds
+python benchmarks/run.py stepping --quick    one short round; prints, writes nothing"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from harness import HERE, Measurement, Target, plain, run_suite
+
+SUITES = ("stepping", "ppo", "first_update")
+
+
+def stepping(quick: bool) -> tuple[list[Measurement], list[Target]]:
+    """Random actions on Craftax-Classic: exact resets against none and against Craftax's auto-reset."""
+    sizes = ((64, 0.85),) if quick else ((64, 0.85), (256, 0.85), (1024, 0.75))
+    seconds = "2" if quick else "8"
+    modes = ("queue", "no_reset", "no_reset_raw")
+    measurements = [
+        Measurement(f"{mode}_{size}", ("stepping.py", mode, str(size), "--seconds", seconds), 30 if size < 1024 else 45)
+        for size, _ in sizes
+        for mode in modes
+    ]
+    measurements.append(Measurement("auto_reset_64", ("stepping.py", "auto_reset", "64", "--seconds", seconds), 40))
+    targets = [
+        Target(f"exact resets against none, {size} envs", f"queue_{size}", limit, f"no_reset_{size}")
+        for size, limit in sizes
+    ]
+    targets.append(Target("exact resets against auto-reset, 64 envs", "queue_64", 30.0, "auto_reset_64"))
+    return measurements, targets
+
+
+def ppo(quick: bool) -> tuple[list[Measurement], list[Target]]:
+    """PPO end to end against rejax with the same recipe."""
+    cases = {"craftax": 10.0, "cartpole_64": 0.95} | ({} if quick else {"cartpole_512": 0.95})
+    seconds = {"craftax": 75, "cartpole_64": 20, "cartpole_512": 45}
+    measurements = []
+    for case in cases:
+        short = ("--calls", "1") if quick else ()
+        measurements.append(Measurement(f"mxnb_{case}", ("mxnb_ppo.py", case, *short), seconds[case]))
+        measurements.append(Measurement(f"rejax_{case}", ("rejax_ppo.py", case, *short), seconds[case], peer=True))
+    targets = [
+        Target(f"PPO against rejax, {case}", f"mxnb_{case}", limit, f"rejax_{case}") for case, limit in cases.items()
+    ]
+    return measurements, targets
+
+
+def first_update(quick: bool) -> tuple[list[Measurement], list[Target]]:
+    """From the start of Python to the first update's metrics, with an empty and a filled compilation cache."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": "{scratch}/cache"}
+    measurements = [
+        Measurement("cold", ("first_update.py", "first", "{scratch}/cold"), 60, env=cache),
+        Measurement("warm", ("first_update.py", "first", "{scratch}/warm"), 25, env=cache),
+        Measurement("smoke", ("first_update.py", "smoke", "{scratch}/smoke"), 60, env=cache),
+    ]
+    targets = [
+        Target("import to first metrics, empty cache", "cold", 60.0, key="first_metrics_s", at_least=False),
+        Target("import to first metrics, filled cache", "warm", 25.0, key="first_metrics_s", at_least=False),
+        Target("smoke preset's peak memory", "smoke", 2 * 1024**3 / 1e6, key="peak_rss_mb", at_least=False),
+    ]
+    return measurements, targets
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "suites", nargs="*", default=["all"], metavar="SUITE", help=f"{', '.join(SUITES)} or all (default)"
+    )
+    parser.add_argument("--pairs", type=int, default=0, help="alternating rounds (default 3; 1 with --quick)")
+    parser.add_argument("--quick", action="store_true", help="one short round of the small sizes; writes nothing")
+    parser.add_argument("--only", default="", help="only measurements whose name contains this; writes nothing")
+    parser.add_argument("--out", type=Path, default=None, help="folder of the JSON files (default benchmarks/results)")
+    args = parser.parse_args()
+    if unknown := [s for s in args.suites if s not in (*SUITES, "all")]:
+        parser.error(f"unknown suite {', '.join(unknown)}; choose from {', '.join(SUITES)}, all")
+    if args.pairs < 0:
+        parser.error(f"--pairs is {args.pairs}; it must be at least 1")
+    names = SUITES if "all" in args.suites else tuple(dict.fromkeys(args.suites))
+    pairs = args.pairs or (1 if args.quick else 3)
+    out = args.out or (None if args.quick or args.only else HERE / "results")
+    chosen = {}
+    for name in names:
+        measurements, targets = {"stepping": stepping, "ppo": ppo, "first_update": first_update}[name](args.quick)
+        measurements = [m for m in measurements if args.only in m.name]
+        here = {m.name for m in measurements} | {""}
+        chosen[name] = measurements, [t for t in targets if t.top in here and t.bottom in here]
+        count, minutes = len(measurements), pairs * sum(m.seconds for m in measurements) / 60
+        print(f"{name}: {count} measurements, {pairs} alternating rounds, about {minutes:.0f} minutes on 2 cores")
+    print("Each measurement has the machine to itself; stop other work for clean numbers.")
+    print(f"Results: {plain(str(out.resolve())) if out else 'printed only'}", flush=True)
+    options = [
+        f"--pairs {pairs}",
+        *(["--quick"] if args.quick else []),
+        *([f"--only {args.only}"] if args.only else []),
+    ]
+    met = True
+    for name, (measurements, targets) in chosen.items():
+        if not measurements:
+            print(f"{name}: nothing named like {args.only!r}")
+            continue
+        command = " ".join(["python benchmarks/run.py", name, *options])
+        met &= run_suite(name, measurements, targets, pairs=pairs, command=command, out=out)["met"]
+    if not any(targets for _, targets in chosen.values()):
+        print("\nNo target concerns these measurements alone.")
+        return 0
+    print("\nAll targets met." if met else "\nNot every target was met (or measured): see the lines above.")
+    return 0 if met or args.quick or args.only else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
