@@ -167,7 +167,7 @@ def record(policy: Policy, env: Env, key: Any, *, greedy: bool = False, max_step
     states, masks, action, reward, terminated, truncated, extras, info = trace
     ended = np.flatnonzero(terminated | truncated)
     steps = int(ended[0]) + 1 if len(ended) else max_steps
-    pictures = [env.render(jax.tree.map(lambda x: x[t], states)) for t in range(steps + 1)]  # noqa: B023
+    pictures = [env.render(jax.tree.map(lambda x: jnp.asarray(x[t]), states)) for t in range(steps + 1)]  # noqa: B023
     frames = None if pictures[0] is None else np.stack([np.asarray(picture) for picture in pictures])
     return Recording(
         frames=frames,

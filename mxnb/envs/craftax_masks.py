@@ -19,7 +19,8 @@ _DESPAWN_DISTANCE = 14  # EnvParams.mob_despawn_distance
 
 
 def _in_bounds(state: Any, position: Array) -> Array:
-    return ((position >= 0) & (position < jnp.array(state.map.shape))).all(-1)
+    (rows, columns), row, column = state.map.shape, position[..., 0], position[..., 1]
+    return (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
 
 
 def _at(grid: Array, position: Array) -> Array:
@@ -28,12 +29,12 @@ def _at(grid: Array, position: Array) -> Array:
 
 
 def _solid(block: Array) -> Array:
-    return (block[..., None] == classic.SOLID_BLOCKS).any(-1)
+    return jnp.isin(block, classic.SOLID_BLOCKS)
 
 
 def _moves(state: Any) -> Bool[Array, "4"]:
     """LEFT RIGHT UP DOWN act when they turn the player or move it."""
-    target = state.player_position + classic.DIRECTIONS[1:5]
+    target = state.player_position[None] + classic.DIRECTIONS[1:5]
     block = _at(state.map, target)
     free = _in_bounds(state, target) & ~_solid(block) & ~_at(state.mob_map, target)
     turns = state.player_direction != jnp.arange(1, 5)
@@ -54,7 +55,7 @@ def _hidden_mobs_change(state: Any) -> Array:
     alive = jnp.concatenate([g.mask for g in groups])
     ghost = jnp.concatenate([g.health for g in groups]) > 0
     ghost = ghost & ~alive
-    distance = jnp.abs(position - state.player_position).sum(-1)
+    distance = jnp.abs(position - state.player_position[None]).sum(-1)
     near = distance < _DESPAWN_DISTANCE
 
     turn = jnp.arange(position.shape[0])
@@ -62,10 +63,10 @@ def _hidden_mobs_change(state: Any) -> Array:
     enterable = _in_bounds(state, position) & ~_solid(block) & (block != _BLOCK.LAVA.value)
     held = _at(state.mob_map, position)
     apart = jnp.abs(position[:, None] - position[None]).sum(-1)  # [ghost, other]
-    owner = jnp.where((apart == 0) & alive, turn, len(turn)).min(-1)
+    owner = jnp.where((apart == 0) & alive[None], turn[None], len(turn)).min(-1)
     beside = (apart == 1) & enterable[:, None]
     earlier = turn[None] < turn[:, None]
-    entered = beside & earlier & (alive & near) & (~held[:, None] | (owner[:, None] < turn[None]))
+    entered = beside & earlier & (alive & near)[None] & (~held[:, None] | (owner[:, None] < turn[None]))
     slips_in = beside & ~earlier & (turn[None] < owner[:, None]) & held[:, None]
     stale = held & (owner == len(turn))
     slips_in = slips_in & (owner < len(turn))[:, None]
@@ -77,7 +78,10 @@ def _do(state: Any) -> Array:
     inventory, achievement = state.inventory, classic.Achievement
     front = state.player_position + classic.DIRECTIONS[state.player_direction]
     hits = jnp.stack(
-        [((mobs.position == front).all(-1) & mobs.mask).any() for mobs in (state.zombies, state.cows, state.skeletons)]
+        [
+            ((mobs.position == front[None]).all(-1) & mobs.mask).any()
+            for mobs in (state.zombies, state.cows, state.skeletons)
+        ]
     ).any()
     block = _at(state.map, front)
     has_drunk = state.achievements[achievement.COLLECT_DRINK.value]
@@ -117,7 +121,7 @@ def _placements(state: Any) -> Bool[Array, "4"]:
 def _crafts(state: Any) -> Bool[Array, "6"]:
     """Pickaxes then swords of wood, stone and iron: materials, a table near, for iron a furnace too."""
     inventory = state.inventory
-    around = state.player_position + classic.CLOSE_BLOCKS
+    around = state.player_position[None] + classic.CLOSE_BLOCKS
     block = jnp.where(_in_bounds(state, around), _at(state.map, around), _BLOCK.INVALID.value)
     table = (block == _BLOCK.CRAFTING_TABLE.value).any()
     furnace = (block == _BLOCK.FURNACE.value).any()

@@ -91,6 +91,8 @@ def vectorise(env: Env, num_envs: int, *, autoreset: str = "same_step", queue_si
     """
     if num_envs < 1:
         raise ValueError(f"num_envs is {num_envs}; it must be at least 1")
+    if queue_size < 0:
+        raise ValueError(f"queue_size is {queue_size}; it must be at least 1, or 0 to choose it")
     if autoreset != "same_step":
         raise ValueError(f"autoreset is {autoreset!r}; only 'same_step' is available")
     size = queue_size or (_batch_size(env) or num_envs)

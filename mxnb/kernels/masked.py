@@ -5,6 +5,7 @@ from __future__ import annotations
 import distrax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
@@ -26,7 +27,7 @@ def mask_logits(logits: Float[Array, "*B A"], mask: Bool[Array, "*B A"] | None) 
     """
     if mask is None:
         return logits - logits.max(-1, keepdims=True)
-    if not isinstance(mask, Tracer) and not bool(mask.any(-1).all()):
+    if not isinstance(mask, Tracer) and not np.asarray(mask).any(-1).all():
         raise ValueError(
             "the action mask has a state without any legal action; keep one action (NOOP, say) always legal"
         )

@@ -281,7 +281,7 @@ class _Progress:
         for label, name in (("return", "train/mean_episode_return"), ("entropy", "train/entropy_frac")):
             if name in seen:
                 parts.append(f"{label} {seen[name]:.2f}")
-        parts.append(f"{int(left // 60)} min {int(left % 60):02d} s to go" if left >= 1 else "done")
+        parts.append(f"{int(left // 60)} min {int(left % 60):02d} s to go")
         print("  ".join(parts), flush=True)
         for words in judge(self.agent.health, run.rows):
             topic = words.split(" ")[0]

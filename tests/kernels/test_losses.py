@@ -13,6 +13,7 @@ import rlax
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
 from mxnb.kernels.losses import explained_variance, normalise, ppo_policy_loss, value_loss
 
 policy_loss = jax.jit(partial(ppo_policy_loss, clip_eps=0.2))

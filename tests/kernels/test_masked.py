@@ -13,8 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from mxnb.kernels.masked import mask_logits, masked_categorical, sample_masked
 from scipy.stats import chisquare
+
+from mxnb.kernels.masked import mask_logits, masked_categorical, sample_masked
 
 A = 17
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import rlax
+
 from mxnb.kernels.returns import gae
 
 NAMES = ("reward", "value", "next_value", "terminated", "truncated")
@@ -27,8 +28,13 @@ def stream(seed: int, length: int = 24, ends: float = 0.15, deaths: bool = True,
     return dict(zip(NAMES, map(jnp.asarray, arrays), strict=True))
 
 
+@cache
+def compiled(discount: float, lambda_: float) -> Any:
+    return jax.jit(partial(gae, discount=discount, lambda_=lambda_))
+
+
 def run(s: dict[str, Any], discount: float = 0.97, lambda_: float = 0.9) -> tuple[Any, Any]:
-    return gae(*(s[name] for name in NAMES), discount=discount, lambda_=lambda_)
+    return compiled(discount, lambda_)(*(s[name] for name in NAMES))
 
 
 def reference(s: dict[str, Any], discount: float, lambda_: float) -> np.ndarray:
@@ -164,7 +170,7 @@ def test_an_endless_task_cut_by_time_limits_has_no_advantage() -> None:
     limit = (jnp.arange(length) % 10) == 9
     never = jnp.zeros(length, bool)
     worth = jnp.full(length, 100.0)
-    one = partial(gae, jnp.ones(length), worth, worth, discount=discount, lambda_=0.95)
+    one = partial(compiled(discount, 0.95), jnp.ones(length), worth, worth)
     np.testing.assert_allclose(one(never, limit)[0], np.zeros(length), atol=1e-3)
     # Taken for deaths, the limits make the same critic look 99 too hopeful: 1 - 100.
     np.testing.assert_allclose(one(limit, never)[0][9::10], np.full(20, -99.0), rtol=1e-6)
@@ -174,14 +180,14 @@ def test_same_with_and_without_jit_and_under_vmap() -> None:
     streams = [stream(seed) for seed in range(5)]
     alone = [run(s) for s in streams]
     batch = {name: jnp.stack([s[name] for s in streams], axis=1) for name in NAMES}  # [T, N] as in a rollout
-    together = jax.vmap(lambda *x: run(dict(zip(NAMES, x, strict=True))), in_axes=1, out_axes=1)
+    together = jax.vmap(partial(gae, discount=0.97, lambda_=0.9), in_axes=1, out_axes=1)
     for function in (together, jax.jit(together)):
         advantage, target = function(*(batch[name] for name in NAMES))
         for n in range(5):
             np.testing.assert_allclose(advantage[:, n], alone[n][0], atol=1e-6)
             np.testing.assert_allclose(target[:, n], alone[n][1], atol=1e-6)
     with jax.disable_jit():
-        np.testing.assert_allclose(run(streams[0])[0], alone[0][0], atol=1e-6)
+        np.testing.assert_allclose(together(*(batch[name] for name in NAMES))[0][:, 0], alone[0][0], atol=1e-6)
 
 
 def test_environments_do_not_leak_into_each_other() -> None:

@@ -1,0 +1,114 @@
+"""Each notebook has its two halves, they agree, and its parameters cell is what papermill expects."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import pytest
+
+from mxnb.config import CELL
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FOLDER = ROOT / "notebooks"
+STEMS = sorted({p.stem for suffix in ("py", "ipynb") for p in FOLDER.glob(f"[0-9][0-9]_*.{suffix}")})
+EXTRA = {"02_masked_ppo": ["compare_timesteps"], "09_sweep_report": ["sweep_dir"]}  # design.md 4.5
+
+every = pytest.mark.parametrize("stem", STEMS)
+
+
+def read(stem: str) -> Any:
+    return nbformat.read(FOLDER / f"{stem}.ipynb", as_version=4)
+
+
+def parameters_cell(notebook: Any) -> Any:
+    (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    return cell
+
+
+def test_there_are_notebooks() -> None:
+    assert "02_masked_ppo" in STEMS
+
+
+@every
+def test_both_halves_are_there_and_say_the_same(stem: str) -> None:
+    source, notebook = jupytext.read(FOLDER / f"{stem}.py"), read(stem)
+    nbformat.validate(notebook)
+    halves = [
+        [(c.cell_type, c.source.strip(), c.metadata.get("tags", [])) for c in n.cells] for n in (source, notebook)
+    ]
+    assert halves[0] == halves[1]
+
+
+@every
+def test_the_sync_script_agrees(stem: str) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "sync_notebooks.py"), "--check", stem]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_sync_script_sees_a_difference(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "sync_notebooks.py"), "--dir", str(tmp_path)]
+    source = (FOLDER / "02_masked_ppo.py").read_text()
+    (tmp_path / "02_masked_ppo.py").write_text(source)
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert subprocess.run([*command, "--check"], capture_output=True).returncode == 0
+    (tmp_path / "02_masked_ppo.py").write_text(source.replace("seed = 0", "seed = 1", 1))
+    done = subprocess.run([*command, "--check"], capture_output=True, text=True)
+    assert done.returncode == 1 and "differs" in done.stdout
+
+
+@every
+def test_no_outputs_and_no_counts(stem: str) -> None:
+    for cell in read(stem).cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == [] and cell.execution_count is None
+        assert "papermill" not in cell.metadata and "injected-parameters" not in cell.metadata.get("tags", [])
+
+
+@every
+def test_the_parameters_cell_is_plain_literals_with_the_documented_names(stem: str) -> None:
+    tree = ast.parse(parameters_cell(read(stem)).source)
+    names = {}
+    for node in tree.body:
+        assert isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
+        assert node.lineno == node.end_lineno
+        names[node.targets[0].id] = ast.literal_eval(node.value)
+    assert sorted(names) == sorted([*CELL, *EXTRA.get(stem, [])])
+    for name, (type_, default) in CELL.items():
+        assert type(names[name]) is type_
+        assert name == "env_id" or names[name] == default, name
+    assert all(names[name] == 0 or names[name] == "" for name in EXTRA.get(stem, []))
+
+
+@every
+@pytest.mark.filterwarnings("default")  # papermill's own
+def test_papermill_sees_the_same_names(stem: str) -> None:
+    papermill = pytest.importorskip("papermill")
+    seen = papermill.inspect_notebook(str(FOLDER / f"{stem}.ipynb"))
+    assert sorted(seen) == sorted([*CELL, *EXTRA.get(stem, [])])
+
+
+@every
+def test_the_next_step_checks_exactly_these_parameters(stem: str) -> None:
+    code = "\n\n".join(re.sub(r"(?m)^[%!].*$", "", c.source) for c in read(stem).cells if c.cell_type == "code")
+    calls = [
+        n for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Call) and ast.unparse(n.func) == "mxnb.parameters"
+    ]
+    (call,) = calls
+    given = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+    assert given["notebook"] == stem
+    assert list(given.get("extra", [])) == EXTRA.get(stem, [])
+
+
+@every
+def test_no_path_of_one_machine(stem: str) -> None:
+    for path in (FOLDER / f"{stem}.py", FOLDER / f"{stem}.ipynb"):
+        hits = re.findall(r"(?<![\w.:/])/(?:home|root|Users|tmp|work|mnt|content|kaggle)/[\w./-]*", path.read_text())
+        assert hits == []

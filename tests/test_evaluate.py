@@ -1,0 +1,198 @@
+"""Whole first episodes and nothing else; recordings that fit together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import BITS, assert_same_bits, compilations, driven, masked, timed
+
+from mxnb.agents.ppo import PPOConfig, ppo
+from mxnb.envs.vector import make_worlds
+from mxnb.evaluate import Policy, evaluate, random_policy, record
+
+LENGTHS = timed(20, shortest=1, truncates=False)
+
+
+def worlds_of(env: Any, key: Any, count: int) -> Any:
+    return make_worlds(env, jax.random.split(key)[1], count)
+
+
+def test_counts_exactly_each_first_episode() -> None:
+    key, count = jax.random.key(0), 1024
+    episodes = evaluate(random_policy(LENGTHS.spec), LENGTHS, count, key)
+    _, state = worlds_of(LENGTHS, key, count)
+    np.testing.assert_array_equal(episodes.lengths, state.length)
+    np.testing.assert_array_equal(episodes.returns, np.asarray(state.length, np.float32))
+    assert episodes.terminated.all() and not episodes.truncated.any()
+    # unbiased: uniform on 1..20; counting whatever ends within a fixed time would favour the short ones
+    standard_error = np.sqrt((20**2 - 1) / 12 / count)
+    assert abs(episodes.lengths.mean() - 10.5) < 4 * standard_error
+
+
+def test_summary() -> None:
+    key = jax.random.key(1)
+    episodes = evaluate(random_policy(LENGTHS.spec), LENGTHS, 64, key)
+    summary = episodes.summary()
+    assert summary["episodes"] == 64 and summary["length"] == summary["return"] == episodes.lengths.mean()
+    expected = np.std(episodes.returns, ddof=1) / 8
+    assert summary["return_standard_error"] == pytest.approx(expected, rel=1e-6)
+    one = evaluate(random_policy(LENGTHS.spec), LENGTHS, 1, key)
+    assert np.isnan(one.summary()["return_standard_error"])
+
+
+def test_max_steps_stops() -> None:
+    episodes = evaluate(random_policy(LENGTHS.spec), LENGTHS, 64, jax.random.key(0), max_steps=7)
+    _, state = worlds_of(LENGTHS, jax.random.key(0), 64)
+    length = np.asarray(state.length)
+    np.testing.assert_array_equal(episodes.lengths, np.minimum(length, 7))
+    np.testing.assert_array_equal(episodes.terminated, length <= 7)
+    assert not episodes.truncated.any()
+
+
+def test_time_limits_are_truncations() -> None:
+    episodes = evaluate(random_policy(timed(5).spec), timed(5, reward=2.0), 4, jax.random.key(0))
+    assert episodes.truncated.all() and not episodes.terminated.any()
+    assert episodes.lengths.tolist() == [5] * 4 and episodes.returns.tolist() == [10.0] * 4
+
+
+def test_info_is_that_of_the_last_step() -> None:
+    env = driven()
+    episodes = evaluate(random_policy(env.spec), env, 32, jax.random.key(0))
+    np.testing.assert_allclose(episodes.info["total"], episodes.returns, rtol=1e-6)
+    assert (episodes.terminated | episodes.truncated).all()
+    assert (episodes.terminated & episodes.truncated).any()
+    assert episodes.summary()["total"] == pytest.approx(episodes.returns.mean(), rel=1e-6)
+    assert len(set(episodes.lengths.tolist())) > 3
+
+
+def test_the_same_key_plays_the_same_and_compiles_once() -> None:
+    env, policy = driven(), random_policy(driven().spec)
+    first = evaluate(policy, env, 8, jax.random.key(0))
+    with compilations() as names:
+        again = evaluate(policy, env, 8, jax.random.key(0))
+    assert "jit(_play)" not in names and not any("_play" in name for name in names)
+    assert_same_bits(vars(first), vars(again))
+    other = evaluate(policy, env, 8, jax.random.key(1))
+    assert (first.returns != other.returns).any()
+
+
+def favourite(spec: Any, probs: list[float]) -> Policy:
+    """Samples from `probs`; greedy takes the likeliest."""
+    logits = jnp.log(jnp.array(probs))
+
+    def act(params: Any, obs: Any, mask: Any, memory: Any, key: Any) -> Any:
+        action = params.argmax() if key is None else jax.random.categorical(key, params)
+        extras = {"value": obs.sum(), "log_prob": params[action], "entropy": jnp.zeros(()), "probs": jnp.exp(params)}
+        return action, memory + 1, extras
+
+    return Policy(spec, logits, lambda params: jnp.int32(0), act)
+
+
+def test_greedy_and_sampled_actions() -> None:
+    env = driven()
+    policy = favourite(env.spec, [0.3, 0.4, 0.2, 0.1])
+    greedy = evaluate(policy, env, 256, jax.random.key(0), greedy=True)
+    assert greedy.lengths.tolist() == [1] * 256 and greedy.terminated.all() and not greedy.truncated.any()
+    sampled = evaluate(policy, env, 256, jax.random.key(0))
+    assert sampled.lengths.max() > 1  # geometric: 0.7 end at each step, of which a seventh by both flags
+    assert abs(sampled.lengths.mean() - 1 / 0.7) < 4 * np.sqrt(0.3) / 0.7 / 16
+    assert abs(sampled.terminated.mean() - 5 / 7) < 4 * np.sqrt(5 / 7 * 2 / 7 / 256)
+
+
+def test_another_environments_policy_is_refused() -> None:
+    for play in (lambda: evaluate(random_policy(driven().spec), masked(), 2, jax.random.key(0)),) + (
+        lambda: record(random_policy(driven().spec), masked(), jax.random.key(0)),
+    ):
+        with pytest.raises(ValueError, match=r"made for driven-v0 \(observation \(5,\), 4 actions\), masked-v0 has .*13"):
+            play()
+
+
+# ---------------------------------------------------------------------------------------------- random policy
+
+
+def test_random_policy_with_and_without_the_mask() -> None:
+    env, key = masked(), jax.random.key(0)
+    mask = jnp.array([True, False, True, False])
+
+    def frequencies(policy: Policy, mask: Any) -> np.ndarray:
+        act = lambda key: policy.act(policy.params, jnp.zeros(13), mask, (), key)  # noqa: E731
+        actions, _, extras = jax.jit(jax.vmap(act))(jax.random.split(key, 4096))
+        np.testing.assert_allclose(extras["log_prob"], jnp.log(extras["probs"][0])[actions], rtol=1e-5)
+        np.testing.assert_allclose(extras["entropy"][0], np.log((extras["probs"][0] > 0).sum()), rtol=1e-5)
+        return np.bincount(actions, minlength=4) / 4096
+
+    open_, legal = random_policy(env.spec), random_policy(env.spec, use_mask=True)
+    assert open_.act is legal.act  # one compiled program for both
+    four = 4 * np.sqrt(0.25 * 0.75 / 4096)
+    assert np.abs(frequencies(open_, mask) - 0.25).max() < four
+    assert np.abs(frequencies(open_, None) - 0.25).max() < four
+    of_two = frequencies(legal, mask)
+    assert of_two[1] == of_two[3] == 0 and np.abs(of_two[[0, 2]] - 0.5).max() < 4 * 0.5 / 64
+    assert np.abs(frequencies(legal, None) - 0.25).max() < four
+    unmasked, with_mask = evaluate(open_, env, 256, key), evaluate(legal, env, 256, key)
+    assert unmasked.returns.min() < 0 <= with_mask.returns.min()  # an illegal action costs 1
+
+
+# -------------------------------------------------------------------------------------------------- recordings
+
+
+def test_recording_of_the_masked_environment() -> None:
+    env = masked()
+    policy = random_policy(env.spec, use_mask=True)
+    lengths = []
+    for seed in range(4):
+        r = record(policy, env, jax.random.key(seed), max_steps=20)
+        steps = len(r.actions)
+        lengths.append(steps)
+        assert r.terminated != r.truncated and steps <= 7
+        assert r.frames.shape == (steps + 1, 3, BITS, 3) and r.frames.dtype == np.uint8
+        assert r.masks.shape == (steps, 4) and r.probs.shape == (steps, 4)
+        assert len(r.rewards) == len(r.values) == len(r.entropies) == steps
+        # frame t shows the state that action t was chosen in; its first pixels are the mask
+        np.testing.assert_array_equal(r.frames[:-1, 0, :4, 0] == 255, r.masks)
+        assert r.masks[np.arange(steps), r.actions].all()
+        np.testing.assert_array_equal(r.probs > 0, r.masks)
+        np.testing.assert_array_equal(r.rewards, r.actions.astype(np.float32))
+        assert (r.actions[-1] == 3) == r.terminated and (r.actions[:-1] != 3).all()
+        np.testing.assert_allclose(r.entropies, np.log(r.masks.sum(-1)), rtol=1e-5, atol=1e-6)
+    assert len(set(lengths)) > 1
+
+
+def test_recording_without_pictures_or_masks_and_with_memory() -> None:
+    env = driven()
+    always = Policy(
+        env.spec,
+        jnp.int32(4),
+        lambda params: jnp.int32(0),
+        lambda params, obs, mask, memory, key: (
+            jnp.where(memory >= params, 1, 0),
+            memory + 1,
+            {"value": obs[3], "log_prob": 0.0, "entropy": 0.0, "probs": jnp.ones(4) / 4},
+        ),
+    )
+    r = record(always, env, jax.random.key(0), greedy=True, max_steps=30)
+    assert r.actions.tolist() == [0, 0, 0, 0, 1]  # the memory counted the steps
+    assert r.values.tolist() == [0, 1, 2, 3, 4]  # obs[3] is the time
+    assert r.frames is None and r.masks is None
+    assert r.terminated and not r.truncated and isinstance(r.terminated, bool)
+    assert r.action_names == env.spec.action_names
+    assert r.info["total"] == pytest.approx(r.rewards.sum(), rel=1e-6)
+    short = record(always, env, jax.random.key(0), greedy=True, max_steps=3)
+    assert short.actions.tolist() == [0, 0, 0] and not short.terminated and not short.truncated
+    np.testing.assert_array_equal(evaluate(always, env, 3, jax.random.key(0)).lengths, [5, 5, 5])
+
+
+def test_an_agents_policy_plays() -> None:
+    env = masked()
+    agent = ppo(PPOConfig(num_envs=4, num_steps=4, total_timesteps=64, hidden_dim=8, num_layers=1), env)
+    policy = Policy(env.spec, agent.init(jax.random.key(0)).policy, agent.memory, agent.act)
+    episodes = evaluate(policy, env, 64, jax.random.key(1))
+    assert episodes.returns.min() >= 0  # never an illegal action
+    assert (episodes.terminated ^ episodes.truncated).all()
+    r = record(policy, env, jax.random.key(2), greedy=True)
+    best = np.where(r.masks, r.probs, -1).argmax(-1)
+    np.testing.assert_array_equal(r.actions, best)
