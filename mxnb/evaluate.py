@@ -13,7 +13,6 @@ import numpy as np
 
 from mxnb.envs.api import Env, Spec
 from mxnb.envs.vector import make_worlds
-from mxnb.kernels.masked import masked_categorical, sample_masked
 
 
 @dataclass(frozen=True)
@@ -85,15 +84,15 @@ def _no_memory(params: Any) -> tuple[()]:
 @cache
 def _random_act(num_actions: int) -> Callable[..., Any]:
     def act(params: Any, obs: Any, mask: Any, memory: Any, key: Any) -> Any:
-        logits = jnp.zeros(num_actions)
-        mask = None if mask is None else mask | ~params
-        dist = masked_categorical(logits, mask)
-        action = dist.probs.argmax(-1) if key is None else sample_masked(key, logits, mask)
+        legal = jnp.ones(num_actions, bool) if mask is None else mask | ~params
+        surprise = jnp.log(legal.sum().astype(jnp.float32))  # every legal action has probability 1 / count
+        logits = jnp.where(legal, 0.0, -jnp.inf)
+        action = legal.argmax() if key is None else jax.random.categorical(key, logits)
         extras = {
             "value": jnp.zeros(()),
-            "log_prob": dist.log_prob(action),
-            "entropy": dist.entropy(),
-            "probs": dist.probs,
+            "log_prob": -surprise,
+            "entropy": surprise,
+            "probs": jnp.where(legal, jnp.exp(-surprise), 0.0),
         }
         return action, memory, extras
 

@@ -55,6 +55,8 @@ overrides = {}  # any PPOConfig field, for example {"ent_coef": 0.03}
 # before anything is trained.
 
 # %%
+from dataclasses import replace
+
 import jax
 
 import mxnb
@@ -62,6 +64,7 @@ from mxnb.agents.ppo import PPOConfig
 
 p = mxnb.parameters(PPOConfig, notebook="02_masked_ppo", extra=["compare_timesteps"])
 agent, env = mxnb.build(p.config)
+rival = replace(p.config, total_timesteps=p.compare_timesteps).resolve()  # for the comparison further down
 
 # %% [markdown]
 # ## What a mask is
@@ -196,17 +199,13 @@ if env.spec.info:
 # seeds, the bands reach from the lower to the higher.
 
 # %%
-from dataclasses import replace
-
-sides = {}
-for label, use_mask in (("masked", True), ("unmasked", False)):
-    config = replace(p.config, total_timesteps=p.compare_timesteps, use_mask=use_mask)
-    rival, _ = mxnb.build(config)
-    sides[label] = []
+sides = {"masked": [], "unmasked": []}
+for label, folders in sides.items():
+    contender, _ = mxnb.build(replace(rival, use_mask=label == "masked"))
     for s in (p.seed, p.seed + 1):
         print(f"\n{label}, seed {s}")
         folder = result.run_dir / "compare" / f"{label}-s{s}"
-        sides[label].append(mxnb.fit(rival, folder, seed=s, resume=p.resume).run_dir)
+        folders.append(mxnb.fit(contender, folder, seed=s, resume=p.resume).run_dir)
 
 # %%
 comparison = mxnb.show.curves(sides)

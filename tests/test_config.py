@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import mxnb
 from mxnb import config as module
-from mxnb.agents.ppo import PPOConfig, auto_scale
+from mxnb.agents.ppo import BASE_LR, PPOConfig, auto_scale
 from mxnb.config import ALIASES, CELL, as_json, make_config
 
 FIELDS = tuple(name for name in PPOConfig.__dataclass_fields__ if name != "origins")
@@ -221,18 +221,18 @@ def test_origins_are_no_part_of_a_comparison_or_of_the_json() -> None:
     assert make_config(PPOConfig, overrides=json.loads(json.dumps(as_json(one)))) == one
 
 
-# batch -> (num_minibatches, update_epochs, lr): f = max(1, batch // 32768); min(4 f, 64); max(2, 4 // f);
-# lr = 2.5e-4 * 16 / (num_minibatches * update_epochs)
+# num_envs, num_steps -> num_minibatches = min(4 f, 64), update_epochs = max(2, 4 // f) with f = max(1, batch // 32768),
+# and lr = BASE_LR * 16 / (num_minibatches * update_epochs), here in units of BASE_LR
 SCALES = [
-    (8, 16, 4, 4, 2.5e-4),  # 128: f = 1
-    (64, 64, 4, 4, 2.5e-4),  # 4,096: f = 1
-    (64, 128, 4, 4, 2.5e-4),  # 8,192: f = 1
-    (1024, 63, 4, 4, 2.5e-4),  # 64,512: f = 1
-    (1024, 64, 8, 2, 2.5e-4),  # 65,536: f = 2, epochs 4 // 2
-    (1024, 96, 12, 2, 2.5e-4 * 16 / 24),  # 98,304: f = 3, epochs max(2, 1)
-    (2048, 128, 32, 2, 2.5e-4 / 4),  # 262,144: f = 8
-    (4096, 128, 64, 2, 2.5e-4 / 8),  # 524,288: f = 16
-    (8192, 128, 64, 2, 2.5e-4 / 8),  # 1,048,576: f = 32, 4 f is above 64
+    (8, 16, 4, 4, 1.0),  # 128: f = 1
+    (64, 64, 4, 4, 1.0),  # 4,096: f = 1
+    (64, 128, 4, 4, 1.0),  # 8,192: f = 1
+    (1024, 63, 4, 4, 1.0),  # 64,512: f = 1
+    (1024, 64, 8, 2, 1.0),  # 65,536: f = 2, epochs 4 // 2
+    (1024, 96, 12, 2, 16 / 24),  # 98,304: f = 3, epochs max(2, 1)
+    (2048, 128, 32, 2, 1 / 4),  # 262,144: f = 8
+    (4096, 128, 64, 2, 1 / 8),  # 524,288: f = 16
+    (8192, 128, 64, 2, 1 / 8),  # 1,048,576: f = 32, 4 f is above 64
 ]
 
 
@@ -240,7 +240,7 @@ SCALES = [
 def test_auto_scale(num_envs: int, num_steps: int, minibatches: int, epochs: int, lr: float) -> None:
     config = make_config(PPOConfig, num_envs=num_envs, num_steps=num_steps, total_timesteps=10**8)
     assert (config.num_minibatches, config.update_epochs) == (minibatches, epochs)
-    assert config.lr == pytest.approx(lr)
+    assert config.lr == pytest.approx(BASE_LR * lr)
     assert auto_scale(config) == config  # nothing is left to fill in
 
 
@@ -248,9 +248,9 @@ def test_auto_scale_keeps_what_was_asked_for() -> None:
     of = lambda **given: make_config(PPOConfig, num_envs=1024, num_steps=64, total_timesteps=10**8, **given)
     assert (of(lr=1e-3).lr, of(lr=1e-3).num_minibatches, of(lr=1e-3).update_epochs) == (1e-3, 8, 2)
     four = of(num_minibatches=4)
-    assert (four.num_minibatches, four.update_epochs) == (4, 2) and four.lr == pytest.approx(2.5e-4 * 16 / 8)
+    assert (four.num_minibatches, four.update_epochs) == (4, 2) and four.lr == pytest.approx(BASE_LR * 16 / 8)
     ten = of(update_epochs=10)
-    assert (ten.num_minibatches, ten.update_epochs) == (8, 10) and ten.lr == pytest.approx(2.5e-4 * 16 / 80)
+    assert (ten.num_minibatches, ten.update_epochs) == (8, 10) and ten.lr == pytest.approx(BASE_LR * 16 / 80)
     assert ten.origins["update_epochs"] == "parameter" and ten.origins["lr"] == "auto_scale"
 
 
@@ -266,7 +266,7 @@ def test_parameters_reads_the_cell_of_its_caller(capsys: pytest.CaptureFixture[s
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()[1:]}
     assert set(rows) == {*FIELDS, "compare", "seed", "run_dir"}  # every number, and no alias
     assert rows["discount"] == ["0.5", "override"] and rows["num_envs"] == ["8", "preset", "smoke"]
-    assert rows["lr"] == ["0.00025", "auto_scale"] and rows["total_timesteps"] == ["1,024", "preset", "smoke"]
+    assert rows["lr"] == [str(BASE_LR), "auto_scale"] and rows["total_timesteps"] == ["1,024", "preset", "smoke"]
 
 
 def test_an_empty_cell_takes_the_defaults() -> None:

@@ -104,10 +104,11 @@ def test_greedy_and_sampled_actions() -> None:
 
 
 def test_another_environments_policy_is_refused() -> None:
-    for play in (lambda: evaluate(random_policy(driven().spec), masked(), 2, jax.random.key(0)),) + (
-        lambda: record(random_policy(driven().spec), masked(), jax.random.key(0)),
-    ):
-        with pytest.raises(ValueError, match=r"made for driven-v0 \(observation \(5,\), 4 actions\), masked-v0 has .*13"):
+    policy, env, key = random_policy(driven().spec), masked(), jax.random.key(0)
+    for play in (lambda: evaluate(policy, env, 2, key), lambda: record(policy, env, key)):
+        with pytest.raises(
+            ValueError, match=r"made for driven-v0 \(observation \(5,\), 4 actions\), masked-v0 has .*13"
+        ):
             play()
 
 
@@ -119,7 +120,7 @@ def test_random_policy_with_and_without_the_mask() -> None:
     mask = jnp.array([True, False, True, False])
 
     def frequencies(policy: Policy, mask: Any) -> np.ndarray:
-        act = lambda key: policy.act(policy.params, jnp.zeros(13), mask, (), key)  # noqa: E731
+        act = lambda key: policy.act(policy.params, jnp.zeros(13), mask, (), key)
         actions, _, extras = jax.jit(jax.vmap(act))(jax.random.split(key, 4096))
         np.testing.assert_allclose(extras["log_prob"], jnp.log(extras["probs"][0])[actions], rtol=1e-5)
         np.testing.assert_allclose(extras["entropy"][0], np.log((extras["probs"][0] > 0).sum()), rtol=1e-5)

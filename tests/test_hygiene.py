@@ -25,7 +25,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "mxnb.agents": ("mxnb.networks", "mxnb.kernels", "mxnb.envs.api", "mxnb.envs.vector"),
     "mxnb.run": ("mxnb.config",),
     "mxnb.show": ("mxnb.config",),
-    "mxnb.evaluate": ("mxnb.envs", "mxnb.agents.api", "mxnb.config", "mxnb.kernels"),
+    "mxnb.evaluate": ("mxnb.envs", "mxnb.agents.api", "mxnb.config"),
     "mxnb.doctor": ("mxnb.envs", "mxnb.agents.api", "mxnb.config"),
     "mxnb.config": ("mxnb.presets",),
     "mxnb.presets": (),
@@ -177,7 +177,7 @@ def tracked() -> list[Path]:
         text=True,
     )
     if listed.returncode:
-        skip = {".git", ".venv", ".jax_cache", "__pycache__", "local"}
+        skip = {".git", ".venv", ".jax_cache", ".hypothesis", ".pytest_cache", ".ruff_cache", "__pycache__", "local"}
         return [p for p in ROOT.rglob("*") if p.is_file() and not skip & set(p.relative_to(ROOT).parts)]
     return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
 

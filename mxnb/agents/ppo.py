@@ -266,7 +266,7 @@ def update(network: ActorCritic, config: PPOConfig, optimiser: Any, num_binary: 
         grad_fn = jax.grad(partial(loss, network, config), has_aux=True)
         grads, metrics = grad_fn(params, obs, batch, gae_)
         updates, opt_state = optimiser.update(grads, opt_state, params)
-        metrics["train/grad_norm"] = _mean(optax.global_norm(grads))
+        metrics["train/grad_norm"] = _mean(optax.tree.norm(grads))
         return (optax.apply_updates(params, updates), opt_state), metrics
 
     def epoch(carry: Any, key: Any) -> Any:
@@ -359,7 +359,7 @@ def _sums(venv: VecEnv, action: Any, mask: Any, seen: VecStep) -> dict[str, Any]
         return Mean(jnp.where(done, x, 0.0).sum(dtype=jnp.float32), ended)
 
     names = spec.action_names or tuple(str(i) for i in range(spec.num_actions))
-    counts = (action[:, None] == jnp.arange(spec.num_actions)).sum(0, dtype=jnp.float32)
+    counts = (action[:, None] == jnp.arange(spec.num_actions)[None]).sum(0, dtype=jnp.float32)
     sums: dict[str, Any] = {
         "train/mean_reward": Mean(seen.reward.sum(), n),
         "train/mean_episode_return": over_ended(seen.info["episode_return"]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import os
 import platform
 import signal
 import threading
@@ -79,7 +80,10 @@ def fit(
     with checkpoint.open_checkpoints(run_dir, keep) as manager, _signals() as stop:
         run = _start(agent, run_dir, seed, manager)
         if run.update >= agent.num_updates:
-            print(f"This run is finished ({run.update:,} updates); nothing is trained. Its folder: {run_dir}")
+            said = run_dir / "status.json"
+            if not said.exists() or json.loads(said.read_text())["status"] != "done":
+                _finish(agent, run, manager, "done")  # it was stopped between its last save and its export
+            print(f"This run is finished ({run.update:,} updates); nothing is trained. Its folder: {_shown(run_dir)}")
             return Result("done", run.state, run.update, run_dir)
         _status(run_dir, "running", run.update)
         try:
@@ -122,7 +126,7 @@ def _prepare(agent: Any, run_dir: Path, seed: int, resume: bool) -> None:
     if path.exists() and not resume:
         aside = next(p for n in range(1, 10_000) if not (p := run_dir.with_name(f"{run_dir.name}.old{n}")).exists())
         run_dir.rename(aside)
-        print(f"resume=False: the earlier run is kept in {aside}")
+        print(f"resume=False: the earlier run is kept in {_shown(aside)}")
     if path.exists():
         theirs = json.loads(path.read_text())
         flat = [{"agent": c["agent"], "seed": c["seed"], **c["config"]} for c in (theirs, ours)]
@@ -314,7 +318,12 @@ def _finish(agent: Any, run: _Run, manager: Any, status: str) -> None:
     _status(run.dir, status, run.update)
     minutes = run.wall_seconds() / 60
     words = "finished" if status == "done" else "interrupted and saved; run it again to go on"
-    print(f"{words} after {run.update:,} updates in {minutes:.1f} minutes; the run is in {run.dir}", flush=True)
+    print(f"{words} after {run.update:,} updates in {minutes:.1f} minutes; the run is in {_shown(run.dir)}", flush=True)
+
+
+def _shown(path: Path) -> str:
+    """As one would type it here: executed notebooks are shared, and home folders are nobody's business."""
+    return os.path.relpath(path)
 
 
 def _status(run_dir: Path, status: str, update: int, **more: Any) -> None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import BITS, TERMINATE, TRUNCATE, assert_same_bits, driven, masked, mutant, timed
+from tiny import BITS, assert_same_bits, driven, masked, mutant, timed
 
 from mxnb.agents import ppo as ppo_module
 from mxnb.agents.ppo import PPOConfig, auto_scale, ppo
@@ -41,7 +41,7 @@ def rolled(module: Any, env_name: str, use_mask: bool = True) -> Any:
     """A state with sharp parameters and the rollout that `module` makes from it."""
     env = {"masked": masked, "driven": driven}[env_name]()
     config = replace(SMALL, use_mask=use_mask).resolve()
-    config = module.PPOConfig(**{k: v for k, v in vars(config).items()})
+    config = module.PPOConfig(**vars(config))  # a mutant has a class of its own
     venv, network = vectorise(env, 8), ActorCritic(env.spec.num_actions, 16, 2)
     state = module.ppo(config, env).init(jax.random.key(3))
     state = replace(state, policy=sharpen(state.policy))
@@ -109,10 +109,11 @@ def test_ratios_catch_an_observation_from_after_the_step() -> None:
 def test_transitions_are_what_happened(env_name: str, use_mask: bool) -> None:
     r = rolled(ppo_module, env_name, use_mask)
     step = jax.jit(r.venv.step)
-    value_of = lambda obs: np.asarray(r.network.apply(r.state.policy, obs)[1])  # noqa: E731
+    value_of = lambda obs: np.asarray(r.network.apply(r.state.policy, obs)[1])
     vec, d, ends = r.state.envs, jax.device_get(r.data), 0
+    obs = unpack(r.data.obs, r.spec.num_binary)
     for t in range(16):
-        np.testing.assert_array_equal(unpack(jax.tree.map(lambda x: x[t], d.obs), r.spec.num_binary), vec.obs)  # noqa: B023
+        np.testing.assert_array_equal(obs[t], vec.obs)
         if r.spec.id == "masked-v0" and use_mask:
             np.testing.assert_array_equal(d.mask[t], vec.mask)
             assert d.mask[t][np.arange(8), d.action[t]].all()
@@ -129,7 +130,7 @@ def test_transitions_are_what_happened(env_name: str, use_mask: bool) -> None:
     assert_same_bits(r.envs, vec)
     np.testing.assert_allclose(r.last_value, value_of(vec.obs), atol=1e-5)
     if not use_mask:
-        assert (~r.env.spec.num_actions == 0) or (d.reward < 0).any()  # illegal actions were taken
+        assert (d.reward < 0).any()  # illegal actions were taken, and cost 1
 
 
 def plain_gae(d: Any, last_value: Any, discount: float, lambda_: float) -> np.ndarray:
@@ -223,10 +224,9 @@ def plain_loss(params: Any, config: Any, rows: Any, xp: Any) -> Any:
         layer = params["params"][name]
         return x @ layer["kernel"] + layer["bias"].reshape(1, -1)
 
-    width = config.hidden_dim
     first = xp.tanh(dense(rows["obs"], "first"))
-    actor = xp.tanh(dense(first[:, :width], "actor_1"))
-    critic = xp.tanh(dense(first[:, width:], "critic_1"))
+    actor = xp.tanh(dense(first, "actor_1"))
+    critic = xp.tanh(dense(first, "critic_1"))
     logits, value = dense(actor, "logits"), dense(critic, "value")[:, 0]
     legal = rows["mask"]
     top = xp.max(xp.where(legal, logits, -1e30), -1, keepdims=True)
@@ -268,7 +268,7 @@ def test_update_equals_the_equations_written_out() -> None:
     after, metrics = run(state, (r.data, gae_))
     means = {name: float(m.total / m.count) for name, m in metrics.items()}
 
-    flat = lambda x: np.asarray(x).reshape(128, *np.shape(x)[2:])  # noqa: E731
+    flat = lambda x: np.asarray(x).reshape(128, *np.shape(x)[2:])
     batch = {
         "obs": flat(unpack(r.data.obs, BITS)),
         "mask": flat(r.data.mask),
@@ -284,7 +284,7 @@ def test_update_equals_the_equations_written_out() -> None:
     key, shuffle = jax.random.split(state.key)
     n = 0
     for epoch_key in jax.random.split(shuffle, 2):
-        for rows in np.asarray(jax.random.permutation(epoch_key, 128)).reshape(4, 32):
+        for rows in np.argsort(jax.random.bits(epoch_key, (128,)), kind="stable").reshape(4, 32):
             mini = {name: x[rows] for name, x in batch.items()}
             _, parts = plain_loss(params, config, mini, np)
             g = grad(jax.tree.map(np.float32, params), mini)
@@ -340,7 +340,7 @@ def test_agent_step_is_rollout_advantages_and_update() -> None:
     names += " mean_episode_return mean_episode_length num_episodes grad_norm no_legal_action"
     assert {f"train/{name}" for name in names.split()} | {f"actions/{i}" for i in range(4)} == set(metrics)
     a, b = jax.eval_shape(agent.init, jax.random.key(0)), jax.eval_shape(agent.step, r.state)[0]
-    kinds = lambda tree: [(x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(tree)]  # noqa: E731
+    kinds = lambda tree: [(x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(tree)]
     assert jax.tree.structure(a) == jax.tree.structure(b) and kinds(a) == kinds(b)
 
 
@@ -389,9 +389,9 @@ def test_without_use_mask_the_mask_is_ignored() -> None:
         assert_same_bits(with_mask, act(obs, jnp.ones_like(mask)))
         assert not np.asarray(mask)[np.arange(256), with_mask[0]].all()
     step = jax.jit(agent.step)
-    state, metrics = step(agent.init(jax.random.key(0)))
+    _, metrics = step(agent.init(jax.random.key(0)))
     assert "train/no_legal_action" not in metrics
-    lost = lambda metrics: metrics["train/mean_reward"].total  # noqa: E731
+    lost = lambda metrics: metrics["train/mean_reward"].total
     legal = jax.jit(ppo(SMALL, masked()).step)(agent.init(jax.random.key(0)))[1]
     assert lost(metrics) < lost(legal)
 
@@ -411,13 +411,13 @@ def test_auto_scale_fills_in_what_is_left_open() -> None:
     for envs, steps, minibatches, epochs in cases:
         c = auto_scale(PPOConfig(num_envs=envs, num_steps=steps, total_timesteps=10**8))
         assert (c.num_minibatches, c.update_epochs) == (minibatches, epochs)
-        assert c.lr == pytest.approx(2.5e-4 * 16 / (minibatches * epochs))
+        assert c.lr == pytest.approx(ppo_module.BASE_LR * 16 / (minibatches * epochs))
         assert dict(c.origins) == dict.fromkeys(("num_minibatches", "update_epochs", "lr"), "auto_scale")
         assert c.resolve() == c
     kept = auto_scale(PPOConfig(num_minibatches=8, update_epochs=3, lr=1e-3))
     assert (kept.num_minibatches, kept.update_epochs, kept.lr) == (8, 3, 1e-3) and not kept.origins
     part = auto_scale(PPOConfig(num_minibatches=8))
-    assert part.lr == pytest.approx(2.5e-4 * 16 / 32) and "num_minibatches" not in part.origins
+    assert part.lr == pytest.approx(ppo_module.BASE_LR * 16 / 32) and "num_minibatches" not in part.origins
 
 
 def test_sizes_that_do_not_fit_are_listed_with_the_mend() -> None:
@@ -494,8 +494,3 @@ def test_cartpole_is_learned(seed: int) -> None:
     late = returns.total[-20:].sum() / returns.count[-20:].sum()
     print(f"CartPole, seed {seed}: {early:.0f} at first, {late:.0f} at the end")
     assert early < 60 and late >= 400
-
-
-def test_actions_by_name() -> None:
-    assert (TERMINATE, TRUNCATE) == (1, 2)  # the names in driven's spec stand in this order
-    assert driven().spec.action_names[1:3] == ("terminate", "truncate")

@@ -131,7 +131,7 @@ def test_the_limit_truncates(worlds: Any) -> None:
 
 def test_starving_terminates(worlds: Any) -> None:
     state = worlds[1]
-    full = lambda x: jnp.full(N, x, jnp.int32)  # noqa: E731
+    full = lambda x: jnp.full(N, x, jnp.int32)
     starving = state.replace(
         player_health=full(1), player_food=full(0), player_drink=full(0), player_recover=jnp.full(N, -14.9, jnp.float32)
     )

@@ -198,8 +198,8 @@ def test_one_environment_never_leaks_into_another_before_a_reset() -> None:
             ours, one = step(ours, action)
             theirs, two = step(theirs, changed)
             others = np.arange(N) != j
-            pick = lambda tree: jax.tree.map(lambda x: np.asarray(x)[others], tree)  # noqa: E731, B023
-            lanes = lambda v: (v.env, v.obs, v.returns, v.lengths)  # noqa: E731
+            pick = lambda tree: jax.tree.map(lambda x: np.asarray(x)[others], tree)  # noqa: B023
+            lanes = lambda v: (v.env, v.obs, v.returns, v.lengths)
             assert_same_bits(pick(lanes(ours)), pick(lanes(theirs)), f"env {j} changed, step {t}:")
             assert_same_bits(pick(tuple(one)), pick(tuple(two)), f"env {j} changed, step {t}:")
         assert bool(two.is_first[j]) and not bool(one.is_first[j])
@@ -213,7 +213,7 @@ def test_state_keeps_its_types_and_the_step_compiles_once(env: Env) -> None:
     shapes = jax.eval_shape(venv.init, jax.random.key(0))
     after, _ = jax.eval_shape(venv.step, shapes, action)
     assert jax.tree.structure(shapes) == jax.tree.structure(after)
-    kinds = lambda tree: [(x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(tree)]  # noqa: E731
+    kinds = lambda tree: [(x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(tree)]
     assert kinds(shapes) == kinds(after)
     assert not any(weak for *_, weak in kinds(shapes))
     vec = init(jax.random.key(0))
@@ -244,7 +244,7 @@ def test_integer_rewards_and_observations_keep_the_contract() -> None:
 
 
 def test_default_queue_size_follows_the_worlds_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    size = lambda n: jax.tree.leaves(jax.eval_shape(vectorise(ENV, n).init, jax.random.key(0)).queue)[0].shape[0]  # noqa: E731
+    size = lambda n: jax.tree.leaves(jax.eval_shape(vectorise(ENV, n).init, jax.random.key(0)).queue)[0].shape[0]
     assert size(3) == 3 and size(20) == 20
     monkeypatch.setattr(vector, "_LARGE_WORLD", 3)  # now a driven world is large
     assert size(3) == 8 and size(20) == 8

@@ -1,0 +1,431 @@
+"""The runner: the clock, the chunks, stops and resumes never change a result, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from tiny import masked, sha256
+
+from mxnb.agents.api import Agent, Health, Max, Mean
+from mxnb.agents.ppo import PPOConfig, ppo
+from mxnb.envs.api import Spec
+from mxnb.run import fit as runner
+from mxnb.run.fit import fit
+
+# ------------------------------------------------------------------------- an agent that compiles in no time
+
+
+@dataclass(frozen=True)
+class WalkConfig:
+    total: int = 12
+    lr: float = 0.5
+    nan_at: int = -1  # the update whose loss is not a number
+
+
+@struct.dataclass
+class WalkState:
+    policy: Any
+    envs: Any
+    update: Any
+    key: Any
+
+
+def walk(config: WalkConfig = WalkConfig()) -> Agent:
+    """A random walk under Agent's contract: 10 steps an update, no network."""
+
+    def init(key: Any) -> Any:
+        return WalkState({"w": jnp.zeros(3)}, jnp.zeros(2), jnp.int32(0), key)
+
+    def step(state: Any) -> Any:
+        key, now = jax.random.split(state.key)
+        w = state.policy["w"] + config.lr * jax.random.normal(now, (3,))
+        loss = jnp.where(state.update == config.nan_at, jnp.nan, w.sum())
+        ended = (state.update % 3 == 0).astype(jnp.float32) * 2  # two episodes in every third update
+        metrics = {
+            "train/total_loss": Mean(loss, jnp.float32(1)),
+            "train/mean_episode_return": Mean(ended * w[0], ended),
+            "train/num_episodes": Mean(ended, jnp.float32(1)),
+            "train/peak": Max(jnp.abs(w).max()),
+        }
+        return WalkState({"w": w}, state.envs + w[:2], state.update + 1, key), metrics
+
+    rule = Health("train/peak", 0.0, 1e-9, "it walks", "stand still")
+    spec = Spec("walk-v0", (1,), num_actions=2)
+    return Agent("walk", config, spec, config.total, 10, init, step, lambda p: (), lambda *a: None, (rule,))
+
+
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def timeless(run: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if not k.startswith(("time/", "memory/"))} for row in rows_of(run)]
+
+
+def read(run: Path, name: str) -> Any:
+    return json.loads((run / name).read_text())
+
+
+def steps_in(run: Path) -> list[int]:
+    return sorted(int(p.name) for p in (run / "checkpoints" / "steps").iterdir() if p.name.isdigit())
+
+
+def stop_at(update: int) -> Any:
+    """A hook that presses Ctrl-C once the run is there."""
+
+    def hook(run_dir: Path, rows: list[dict[str, Any]]) -> None:
+        if rows[-1]["update"] >= update and not hook.done:  # type: ignore[attr-defined]
+            hook.done = True  # type: ignore[attr-defined]
+            os.kill(os.getpid(), signal.SIGINT)
+
+    hook.done = False  # type: ignore[attr-defined]
+    return hook
+
+
+@pytest.fixture
+def chunks(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Fixes how many updates a call does at most; the first call of a sitting does one."""
+    return lambda most: monkeypatch.setattr(runner, "_MAX_CHUNK", most)
+
+
+FOREVER = 1e6  # chunk_seconds that only _MAX_CHUNK limits
+
+
+# ----------------------------------------------------------------------------- the same bits, however it is cut
+
+PPO = PPOConfig(
+    env_id="masked-v0", num_envs=8, num_steps=8, total_timesteps=8 * 8 * 10, hidden_dim=16, num_layers=1, lr=1e-2
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An uninterrupted PPO run of 10 updates: (sha256 of its state, rows without time)."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    result = fit(ppo(PPO, masked()), run, seed=5)
+    return sha256(result.state), timeless(run)
+
+
+@pytest.mark.parametrize("most", [1, 3, 256])
+def test_chunk_lengths_give_the_same_bits(most: int, whole: Any, chunks: Any, tmp_path: Path) -> None:
+    lengths = []
+    chunks(most)
+    result = fit(
+        ppo(PPO, masked()), tmp_path, seed=5, chunk_seconds=FOREVER, hooks=[lambda _, rows: lengths.append(len(rows))]
+    )
+    assert lengths == {1: [1] * 10, 3: [1, 3, 3, 3], 256: [1, 9]}[most]
+    assert sha256(result.state) == whole[0]
+    assert timeless(tmp_path) == whole[1]
+
+
+def test_another_seed_gives_other_bits(whole: Any, tmp_path: Path) -> None:
+    assert sha256(fit(ppo(PPO, masked()), tmp_path, seed=6).state) != whole[0]
+
+
+@pytest.mark.parametrize("at", [1, 7])
+def test_stopped_and_resumed_gives_the_same_bits(at: int, whole: Any, chunks: Any, tmp_path: Path) -> None:
+    chunks(3)
+    first = fit(ppo(PPO, masked()), tmp_path, seed=5, chunk_seconds=FOREVER, hooks=[stop_at(at)])
+    assert (first.status, first.update) == ("interrupted", at)
+    second = fit(ppo(PPO, masked()), tmp_path, seed=5, chunk_seconds=FOREVER)
+    assert (second.status, second.update) == ("done", 10)
+    assert sha256(second.state) == whole[0]
+    assert timeless(tmp_path) == whole[1]
+    assert [row["update"] for row in rows_of(tmp_path)] == list(range(1, 11))
+
+
+def test_rows_after_the_newest_checkpoint_are_made_again(chunks: Any, tmp_path: Path) -> None:
+    """As after a kill: the rows are ahead of the checkpoint, and the last line is cut off."""
+    chunks(1)
+    uncut = fit(walk(), tmp_path / "uncut", save_updates=5)
+
+    def die(run_dir: Path, rows: list[dict[str, Any]]) -> None:
+        if rows[-1]["update"] == 8:
+            raise SystemExit  # no Exception: nothing is saved, as when a process is killed
+
+    run = tmp_path / "cut"
+    with pytest.raises(SystemExit):
+        fit(walk(), run, save_updates=5, hooks=[die])
+    assert steps_in(run) == [5] and len(rows_of(run)) == 8
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write('{"update": 9, "timest')
+    resumed = fit(walk(), run, save_updates=5)
+    assert sha256(resumed.state) == sha256(uncut.state)
+    assert timeless(run) == timeless(tmp_path / "uncut")
+    wall = [row["time/wall_seconds"] for row in rows_of(run)]
+    assert wall == sorted(wall)
+
+
+def test_one_program_for_every_count(chunks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = []
+    agent = walk()
+    counted = replace(agent, step=lambda state: (traces.append(1), agent.step(state))[1])
+    chunks(5)
+    fit(counted, tmp_path, chunk_seconds=FOREVER)
+    assert len(traces) <= 2  # once for the shapes, once for the program
+
+
+# -------------------------------------------------------------------------------------------- ends and statuses
+
+
+def test_a_finished_run_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = fit(walk(), tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    broken = replace(walk(), step=lambda state: pytest.fail("it trained"))
+    capsys.readouterr()
+    again = fit(broken, tmp_path)
+    assert (again.status, again.update, again.run_dir) == ("done", 12, tmp_path)
+    assert sha256(again.state) == sha256(first.state)
+    assert "This run is finished (12 updates); nothing is trained" in capsys.readouterr().out
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_a_run_that_died_before_its_export_is_finished_now(tmp_path: Path) -> None:
+    def fail(run_dir: Path, rows: list[dict[str, Any]]) -> None:
+        if rows[-1]["update"] == 12:
+            raise RuntimeError("a plot failed")
+
+    with pytest.raises(RuntimeError, match="a plot failed"):
+        fit(walk(), tmp_path, hooks=[fail])
+    assert read(tmp_path, "status.json")["status"] == "failed" and not (tmp_path / "policy").exists()
+    assert fit(walk(), tmp_path).status == "done"
+    assert read(tmp_path, "status.json")["status"] == "done" == read(tmp_path, "result.json")["status"]
+    assert (tmp_path / "policy" / "params.npz").exists() and len(rows_of(tmp_path)) == 12
+
+
+def test_interrupted_runs_save_and_export(tmp_path: Path, chunks: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    chunks(1)
+    before = signal.getsignal(signal.SIGINT)
+    result = fit(walk(), tmp_path, hooks=[stop_at(4)])
+    assert (result.status, result.update) == ("interrupted", 4)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert read(tmp_path, "status.json")["status"] == "interrupted"
+    assert read(tmp_path, "result.json")["update"] == 4
+    assert steps_in(tmp_path) == [4]
+    with np.load(tmp_path / "policy" / "params.npz") as stored:
+        np.testing.assert_array_equal(stored["['w']"], result.state.policy["w"])
+    said = capsys.readouterr().out
+    assert "stopping after this chunk; press Ctrl-C again to stop at once" in said
+    assert "interrupted and saved; run it again to go on after 4 updates" in said
+
+
+def test_sigterm_is_as_good_as_ctrl_c(tmp_path: Path, chunks: Any) -> None:
+    chunks(2)
+    ask = lambda _, rows: os.kill(os.getpid(), signal.SIGTERM) if rows[-1]["update"] == 3 else None
+    assert fit(walk(), tmp_path, chunk_seconds=FOREVER, hooks=[ask]).update == 3
+    assert read(tmp_path, "status.json")["status"] == "interrupted" and steps_in(tmp_path) == [3]
+
+
+def test_stopped_before_the_first_update(tmp_path: Path) -> None:
+    agent = walk()
+
+    def init(key: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return agent.init(key)
+
+    result = fit(replace(agent, init=init), tmp_path)
+    assert (result.status, result.update) == ("interrupted", 0)
+    assert read(tmp_path, "result.json")["metrics"] == {}
+    again = fit(walk(), tmp_path)
+    assert (again.status, [row["update"] for row in rows_of(tmp_path)]) == ("done", list(range(1, 13)))
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, chunks: Any) -> None:
+    chunks(1)
+
+    def twice(run_dir: Path, rows: list[dict[str, Any]]) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("the second one was not heard")
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(walk(), tmp_path, hooks=[twice])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    status = read(tmp_path, "status.json")
+    assert status["status"] == "failed" and "KeyboardInterrupt" in status["error"]
+
+
+def test_outside_the_main_thread(tmp_path: Path) -> None:
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(fit(walk(), tmp_path)))
+    thread.start()
+    thread.join(60)
+    assert results and results[0].status == "done"
+
+
+def test_a_failing_hook_loses_nothing(tmp_path: Path, chunks: Any) -> None:
+    chunks(1)
+
+    def fail(run_dir: Path, rows: list[dict[str, Any]]) -> None:
+        if rows[-1]["update"] == 5:
+            raise RuntimeError("the hook broke")
+
+    with pytest.raises(RuntimeError, match="the hook broke"):
+        fit(walk(), tmp_path / "cut", hooks=[fail])
+    assert steps_in(tmp_path / "cut") == [5]
+    status = read(tmp_path / "cut", "status.json")
+    assert (status["status"], status["update"], status["error"]) == ("failed", 5, "RuntimeError: the hook broke")
+    resumed = fit(walk(), tmp_path / "cut")
+    assert sha256(resumed.state) == sha256(fit(walk(), tmp_path / "uncut").state)
+    assert timeless(tmp_path / "cut") == timeless(tmp_path / "uncut")
+
+
+def test_hooks_see_every_row_once(tmp_path: Path, chunks: Any) -> None:
+    chunks(5)
+    seen: list[int] = []
+    fit(walk(), tmp_path, chunk_seconds=FOREVER, hooks=[lambda run, rows: seen.extend(row["update"] for row in rows)])
+    assert seen == list(range(1, 13))
+
+
+@pytest.mark.parametrize("most", [1, 256])
+def test_a_loss_that_is_no_number(most: int, tmp_path: Path, chunks: Any) -> None:
+    chunks(most)
+    agent = walk(WalkConfig(nan_at=8))
+    with pytest.raises(FloatingPointError, match="the loss is not a number after update 9"):
+        fit(agent, tmp_path, save_updates=3, chunk_seconds=FOREVER)
+    status = read(tmp_path, "status.json")
+    assert status["status"] == "failed" and "FloatingPointError" in status["error"]
+    assert steps_in(tmp_path) == [3, 6]  # from before
+    assert rows_of(tmp_path)[-1]["train/total_loss"] is None
+
+
+def test_out_of_memory_has_its_own_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(run_dir: Path, rows: Any) -> None:
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 TiB")
+
+    with pytest.raises(RuntimeError):
+        fit(walk(), tmp_path, hooks=[full])
+    assert read(tmp_path, "status.json")["status"] == "oom"
+    assert "Use a smaller preset" in capsys.readouterr().out
+
+
+# ----------------------------------------------------------------------------------------------- the run folder
+
+
+def test_another_configuration_is_refused_by_name(tmp_path: Path) -> None:
+    fit(walk(), tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(ValueError) as error:
+        fit(walk(WalkConfig(lr=0.25, total=13)), tmp_path, seed=1)
+    words = str(error.value)
+    assert "holds a run of another configuration" in words and "resume=False" in words
+    for line in ("lr: 0.5 there, 0.25 asked for", "total: 12 there, 13 asked for", "seed: 0 there, 1 asked for"):
+        assert line in words
+    assert "nan_at" not in words
+    assert (tmp_path / "config.json").read_bytes() == before and len(rows_of(tmp_path)) == 12
+
+
+def test_resume_false_sets_the_old_run_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    first = fit(walk(), run)
+    other = fit(walk(WalkConfig(lr=0.25)), run, resume=False)
+    third = fit(walk(), run, resume=False)
+    assert other.status == third.status == "done" and sha256(third.state) == sha256(first.state)
+    assert {p.name for p in tmp_path.iterdir()} == {"run", "run.old1", "run.old2"}
+    assert read(tmp_path / "run.old1", "config.json")["config"]["lr"] == 0.5
+    assert read(tmp_path / "run.old2", "config.json")["config"]["lr"] == 0.25
+    assert len(rows_of(tmp_path / "run.old1")) == 12 == len(rows_of(run))
+    assert "the earlier run is kept in" in capsys.readouterr().out
+    assert sha256(fit(walk(), tmp_path / "new", resume=False).state) == sha256(first.state)
+
+
+def test_save_updates_and_keep(tmp_path: Path, chunks: Any) -> None:
+    lengths: list[int] = []
+    fit(walk(), tmp_path / "a", save_updates=5, hooks=[lambda _, rows: lengths.append(len(rows))], chunk_seconds=1e6)
+    assert lengths == [1, 4, 5, 2] and steps_in(tmp_path / "a") == [5, 10, 12]
+    fit(walk(), tmp_path / "b", save_updates=2, keep=2)
+    assert steps_in(tmp_path / "b") == [10, 12]
+    fit(walk(), tmp_path / "c")
+    assert steps_in(tmp_path / "c") == [12]
+    chunks(4)
+    fit(walk(), tmp_path / "d", save_minutes=0.0, keep=9, chunk_seconds=FOREVER)
+    assert steps_in(tmp_path / "d") == [1, 5, 9, 12]
+
+
+def test_evaluation_rows(tmp_path: Path) -> None:
+    calls: list[Any] = []
+
+    def evaluate(params: Any) -> dict[str, float]:
+        calls.append(np.asarray(params["w"]))
+        return {"return": float(len(calls))}
+
+    fit(walk(), tmp_path, evaluate=evaluate, eval_updates=5)
+    rows = rows_of(tmp_path)
+    assert {row["update"]: row["eval/return"] for row in rows if "eval/return" in row} == {5: 1.0, 10: 2.0}
+    assert rows[4]["train/peak"] == pytest.approx(np.abs(calls[0]).max())
+
+
+def test_what_the_folder_says(tmp_path: Path) -> None:
+    config = replace(PPO, origins={"lr": "override", "preset": "smoke"})
+    seen: list[str] = []
+    fit(ppo(config, masked()), tmp_path, seed=3, hooks=[lambda run, _: seen.append(read(run, "status.json")["status"])])
+    said = read(tmp_path, "config.json")
+    assert (said["agent"], said["env"], said["preset"], said["seed"]) == ("ppo", "masked-v0", "smoke", 3)
+    assert said["config"]["num_envs"] == 8 and said["config"]["num_minibatches"] == 4
+    assert said["origins"] == {"lr": "override", "num_minibatches": "auto_scale", "update_epochs": "auto_scale"}
+    assert said["versions"]["jax"] == jax.__version__ and "optax" in said["versions"]
+    assert {rule["metric"] for rule in said["health"]} >= {"train/entropy_frac", "train/approx_kl", "train/clip_frac"}
+    assert "origins" not in said["config"]
+    assert seen and set(seen) == {"running"}
+
+    rows = rows_of(tmp_path)
+    assert [row["update"] for row in rows] == list(range(1, 11))
+    assert [row["timesteps"] for row in rows] == [64 * i for i in range(1, 11)]
+    assert all(row["time/steps_per_second"] > 0 for row in rows)
+    assert all("\r" not in text for text in ((tmp_path / "metrics.jsonl").read_text(),))
+
+    result = read(tmp_path, "result.json")
+    assert (result["status"], result["update"], result["timesteps"]) == ("done", 10, 640)
+    names = "total_loss pg_loss vf_loss entropy entropy_frac approx_kl clip_frac explained_variance mean_reward"
+    names += " mean_episode_return mean_episode_length num_episodes grad_norm"
+    assert {f"train/{name}" for name in names.split()} <= set(result["metrics"])
+    assert not any(name.startswith("time/") for name in result["metrics"])
+    assert result["metrics"]["train/total_loss"] == rows[-1]["train/total_loss"]  # the last tenth of ten
+    assert result["wall_seconds"] > 0 and result["compile_seconds"] > 0
+    status = read(tmp_path, "status.json")
+    assert (status["status"], status["update"]) == ("done", 10) and "error" not in status
+
+
+def test_rows_leave_out_what_was_not_counted(tmp_path: Path) -> None:
+    fit(walk(), tmp_path)
+    rows = rows_of(tmp_path)
+    assert [row["update"] for row in rows if "train/mean_episode_return" in row] == [1, 4, 7, 10]
+    assert all(row["train/peak"] > 0 for row in rows)
+    assert read(tmp_path, "result.json")["health"][0].startswith("train/peak is ")
+
+
+def test_progress_is_plain_text(tmp_path: Path, chunks: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    chunks(1)
+    fit(walk(WalkConfig(total=60)), tmp_path)
+    said = capsys.readouterr().out
+    assert "\r" not in said and "\x1b" not in said
+    assert re.search(r"walk on walk-v0: made the first worlds in \d+\.\d s", said)
+    assert re.search(r"traced in \d+\.\d s, compiled in \d+\.\d s; 60 updates of 10 steps to go", said)
+    lines = [line for line in said.splitlines() if re.match(r" *\d+%", line)]
+    assert 15 <= len(lines) <= 25  # every 5 %
+    assert all(re.search(r"[\d,]+ steps  [\d,]+ steps/s  .*\d+ min \d\d s to go", line) for line in lines[:-1])
+    assert lines[-1].startswith("100%  600 steps")
+    assert said.count("warning: train/peak") == 1  # once, not in every line
+    assert re.search(r"finished after 60 updates in \d+\.\d minutes; the run is in ", said)
+
+
+def test_resuming_an_unhealthy_run_warns(tmp_path: Path, chunks: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    chunks(1)
+    fit(walk(), tmp_path, hooks=[stop_at(6)])
+    capsys.readouterr()
+    fit(walk(), tmp_path)
+    said = capsys.readouterr().out
+    assert "walk on walk-v0: goes on after update 6 of 12" in said
+    assert "warning: this run was not healthy when it stopped: train/peak is" in said and "stand still" in said
