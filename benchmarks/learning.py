@@ -50,10 +50,9 @@ def random_play(episodes: int = 512, seed: int = 0) -> None:
         played = evaluate(random_policy(env.spec, use_mask=use_mask), env, episodes, jax.random.key(seed))
         summary = played.summary() | {"length_standard_error": float(played.lengths.std(ddof=1) / math.sqrt(episodes))}
         results[name] = summary
-        print(
-            f"random, {name.replace('_', ' '):<13} return {summary['return']:.3f} ± {summary['return_standard_error']:.3f}"
-            f"  length {summary['length']:.1f} ± {summary['length_standard_error']:.1f}"
-        )
+        label, error = name.replace("_", " "), summary["return_standard_error"]
+        length = f"{summary['length']:.1f} ± {summary['length_standard_error']:.1f}"
+        print(f"random, {label:<13} return {summary['return']:.3f} ± {error:.3f}  length {length}")
     write("random", results=results, seed=seed)
 
 
@@ -86,7 +85,22 @@ def entropy() -> None:
             f"{coef:<9}  {shown:<24}  {line['mean_return']:.2f}   {mean['entropy_frac']:.2f}            "
             f"{mean['mean_episode_length']:.0f}"
         )
-    write("entropy", table=table, runs=rows)
+    write("entropy", table=table, runs=rows, **above_random(table))
+
+
+def above_random(table: list[dict]) -> dict:
+    """How many standard errors the default's mean return lies above random play (random.json); 5 are asked for."""
+    from mxnb.agents.ppo import PPOConfig
+
+    random = json.loads((HERE / "results" / "random.json").read_text())["results"]["all_actions"]
+    (chosen,) = [line for line in table if line["ent_coef"] == PPOConfig().ent_coef]
+    error = math.hypot(chosen["standard_error"], random["return_standard_error"])
+    distance = (chosen["mean_return"] - random["return"]) / error
+    print(
+        f"default ent_coef {chosen['ent_coef']}: {chosen['mean_return']:.2f} against {random['return']:.2f} at random, "
+        f"{distance:.0f} standard errors above ({'met' if distance >= 5 else 'NOT met'}: at least 5)"
+    )
+    return {"random_return": random["return"], "standard_errors_above_random": distance, "met": distance >= 5}
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mxnb.agents.api import Agent
-from mxnb.config import make_config, use_compilation_cache
+from mxnb.config import canonical_env_id, make_config, use_compilation_cache
 from mxnb.envs.api import Env
 
 
@@ -32,23 +31,15 @@ ENVS: dict[str, Callable[[], Env]] = {
     "acrobot-v1": partial(_gymnax, "Acrobot-v1"),
     "mountaincar-v0": partial(_gymnax, "MountainCar-v0"),
 }
-"""Canonical ids. `make` also takes them in any case, with _ for -, without -symbolic, without the version."""
+"""Canonical id -> maker; the ids are `mxnb.config.ENV_IDS`."""
 
 
 def make(env_id: str) -> Env:
-    """The environment called `env_id`; ValueError names the nearest ids for an unknown one."""
-    wanted = _plain(env_id)
-    for name, maker in ENVS.items():
-        stem = name.rsplit("-v", 1)[0]
-        if wanted in {_plain(n) for n in (name, stem, name.replace("-symbolic", ""), stem.replace("-symbolic", ""))}:
-            return maker()
-    near = difflib.get_close_matches(wanted, {_plain(n): n for n in ENVS}, n=2, cutoff=0.5)
-    names = [n for n in ENVS if _plain(n) in near] or list(ENVS)
-    raise ValueError(f"unknown environment {env_id!r}; did you mean {' or '.join(names)}? All: {', '.join(ENVS)}")
+    """The environment called `env_id`; ValueError names the nearest ids for an unknown one.
 
-
-def _plain(env_id: str) -> str:
-    return "".join(c for c in env_id.lower() if c.isalnum())
+    Ids are forgiving: any case, _ for -, without -symbolic, without the version.
+    """
+    return ENVS[canonical_env_id(env_id)]()
 
 
 def _ppo(config: Any, env: Env) -> Agent:

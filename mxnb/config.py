@@ -35,6 +35,9 @@ ALIASES = {
 }
 """Other people's names for our fields."""
 
+ENV_IDS = ("craftax-classic-symbolic-v1", "cartpole-v1", "acrobot-v1", "mountaincar-v0")
+"""Every environment's canonical id; `mxnb.build.ENVS` holds their makers."""
+
 CELL = {
     "preset": (str, "auto"),
     "seed": (int, 0),
@@ -121,6 +124,28 @@ def parameters(cls: type, *, notebook: str = "", extra: Iterable[str] = ()) -> P
     return result
 
 
+def canonical_env_id(env_id: str) -> str:
+    """The canonical id that `env_id` means: any case, _ for -, without -symbolic, without the version.
+
+    Raises ValueError with the nearest ids when there is none.
+    """
+
+    def plain(name: str) -> str:
+        return "".join(c for c in name.lower() if c.isalnum())
+
+    spellings = {}
+    for name in ENV_IDS:
+        stem = name.rsplit("-v", 1)[0]
+        for other in (name, stem, name.replace("-symbolic", ""), stem.replace("-symbolic", "")):
+            spellings[plain(other)] = name
+    if plain(env_id) in spellings:
+        return spellings[plain(env_id)]
+    near = dict.fromkeys(spellings[n] for n in difflib.get_close_matches(plain(env_id), spellings, n=3, cutoff=0.5))
+    raise ValueError(
+        f"unknown environment {env_id!r}; did you mean {' or '.join(near or ENV_IDS)}? All: {', '.join(ENV_IDS)}"
+    )
+
+
 def run_root() -> Path:
     """papermill_runs/local of the repository around the working folder, or of the working folder itself."""
     here = Path.cwd()
@@ -167,19 +192,30 @@ def _assemble(cls: type, preset: str, layers: Mapping[str, Mapping[str, Any]]) -
             if name in names:
                 values[name], origins[name] = value, f"preset {preset}"
     for origin, layer in layers.items():
+        written_as: dict[str, str] = {}
         for written, value in layer.items():
-            name = _canonical(written)
+            name = _canonical(str(written))
+            if name in written_as:
+                problems.append(f"{written}: the same field as {written_as[name]}; give it once")
+            written_as[name] = str(written)
             if name not in names:
-                problems.append(f"{written}: unknown field of {cls.__name__}{_nearest(written, (*names, *ALIASES))}")
+                problems.append(
+                    f"{written}: unknown field of {cls.__name__}{_nearest(str(written), (*names, *ALIASES))}"
+                )
                 continue
-            values[name] = _coerce(written, hints[name], value, problems, notes)
+            values[name] = _coerce(str(written), hints[name], value, problems, notes)
             origins[name] = origin
+    if isinstance(values.get("env_id"), str):
+        try:
+            values["env_id"] = canonical_env_id(values["env_id"])
+        except ValueError as error:
+            problems.append(f"env_id: {error}")
     if problems:
         return None, notes, problems
     try:
         return cls(**values, origins=origins).resolve(), notes, problems
     except ValueError as error:
-        return None, notes, str(error).split("; ")
+        return None, notes, str(error).split("\n")
 
 
 def _coerce(name: str, type_: Any, value: Any, problems: list[str], notes: list[str]) -> Any:

@@ -29,15 +29,20 @@
 
 # %% cellView="form"
 # @title Setup (installs mxnb where it is missing, about a minute in Colab)
-import importlib.util
+import importlib
 import os
 import subprocess
 import sys
 
-if importlib.util.find_spec("mxnb") is None:
-    here = ".." if os.path.exists("../mxnb/__init__.py") else "."
-    source = here if os.path.exists(f"{here}/pyproject.toml") else os.environ.get("MXNB_SOURCE", "mxnb")
+try:
+    importlib.import_module("mxnb.build")
+except ImportError:
+    sys.modules.pop("mxnb", None)  # a folder of that name imports as an empty package
+    folders = [folder for folder in ("..", ".", "mxnb") if os.path.exists(f"{folder}/mxnb/build.py")]
+    source = os.environ.get("MXNB_SOURCE") or (folders[0] if folders else "")
+    assert source, "mxnb is not here: clone its repository beside this notebook, then run this cell again"
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
+    importlib.invalidate_caches()
 
 # %% cellView="form" tags=["parameters"]
 preset = "auto"  # @param ["auto", "smoke", "cpu", "colab_t4", "colab_t4_small", "gpu", "tpu"]
@@ -126,7 +131,7 @@ mxnb.show.source(mask_logits)
 #
 # and generalised advantage estimation adds up the later ones with weight $\gamma\lambda$ until the episode ends:
 #
-# $$A_t = \delta_t + \gamma\lambda \, (1 - \text{terminated}_t \lor \text{truncated}_t) \, A_{t+1}.$$
+# $$A_t = \delta_t + \gamma\lambda \, \big(1 - (\text{terminated}_t \lor \text{truncated}_t)\big) \, A_{t+1}.$$
 #
 # Death ends the future, so its value is 0. A time limit does not: there $V(s_{t+1})$ is the value of the last
 # observation before the reset. Many implementations treat both as death and teach the agent that time is deadly.
@@ -137,9 +142,9 @@ from mxnb.kernels.returns import gae
 mxnb.show.source(gae)
 
 # %% [markdown]
-# **Policy.** With the ratio $\rho_t = \pi(a_t \mid s_t) / \pi_{\text{old}}(a_t \mid s_t)$, PPO minimises
+# **Policy.** With $\text{ratio}_t = \pi(a_t \mid s_t) / \pi_{\text{old}}(a_t \mid s_t)$, PPO minimises
 #
-# $$-\,\mathbb{E}\left[\min\big(\rho_t A_t,\; \text{clip}(\rho_t, 1 - \epsilon, 1 + \epsilon) \, A_t\big)\right].$$
+# $$-\,\mathbb{E}\left[\min\big(\text{ratio}_t \, A_t,\; \text{clip}(\text{ratio}_t, 1 - \epsilon, 1 + \epsilon) \, A_t\big)\right].$$
 #
 # Once a sample's ratio has left the interval in the direction its advantage asks for, it earns no more gradient.
 # That is what allows several passes over the same data.
@@ -165,7 +170,10 @@ mxnb.show.source(ppo.update)
 # The first line tells how long compiling took; after that, watch the steps per second.
 
 # %%
-result = mxnb.fit(agent, p.run_dir, seed=p.seed, resume=p.resume, hooks=[mxnb.show.live_curves()])
+live = mxnb.show.live_curves()
+result = mxnb.fit(agent, p.run_dir, seed=p.seed, resume=p.resume, save_minutes=1, hooks=[live])
+if result.status != "done":
+    raise KeyboardInterrupt("interrupted and saved; run all cells again to go on")
 
 # %% [markdown]
 # ## Did it learn?
@@ -182,13 +190,27 @@ curve
 mxnb.show.health(result.run_dir)
 
 # %% [markdown]
-# A single number hides what an agent can do. Craftax-Classic counts 22 achievements; the bars show in how many
-# of the last episodes each was reached, beside the random policy from above.
+# The curve is of training, where the policy changes all the time. For the agent as it is now, let it play whole
+# episodes, as the random policies did above.
 
 # %%
-baseline = {name: unmasked_random[name] for name in env.spec.info}
+policy = mxnb.load_policy(result.run_dir)
+trained = evaluate(policy, env, episodes, key).summary()
+for name, s in (
+    ("random, all actions", unmasked_random),
+    ("random, open actions", masked_random),
+    ("trained", trained),
+):
+    print(f"{name:<22} return {s['return']:.2f} ± {s['return_standard_error']:.2f}, length {s['length']:.0f}")
+
+# %% [markdown]
+# A single number hides what an agent can do. Craftax-Classic counts 22 achievements; the bars show in how many of
+# these episodes each was reached, beside the random policy.
+
+# %%
 if env.spec.info:
-    bars = mxnb.show.achievements(result.run_dir, baseline, labels=("this run", "random"))
+    rates, baseline = ({name: s[name] for name in env.spec.info} for s in (trained, unmasked_random))
+    bars = mxnb.show.achievements(rates, baseline, labels=("trained", "random"))
     mxnb.show.save(bars, result.run_dir / "figures" / "achievements.png")
     display(bars)
 
@@ -215,12 +237,11 @@ comparison
 # %% [markdown]
 # ## Watch it play
 #
-# One whole episode of the trained agent, drawing actions as it did in training. Below each frame: the step, the
-# action it is about to take, and what it thinks the rest of the episode is worth (V). Frames with an orange rim
+# An episode of the trained agent (its first 500 steps, if it lives longer), drawing actions as it did in training.
+# Below each frame: the step, the action it is about to take, and what it thinks the rest of the episode is worth (V). Frames with an orange rim
 # are those that earned an achievement.
 
 # %%
-policy = mxnb.load_policy(result.run_dir)
 episode = record(policy, env, jax.random.key(p.seed + 1), max_steps=500)
 print(f"{len(episode.actions)} steps, return {episode.rewards.sum():.1f}")
 if episode.frames is not None:

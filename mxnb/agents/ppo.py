@@ -58,9 +58,9 @@ class PPOConfig:
     max_grad_norm: float = 0.5
     """Gradients are scaled down to this global norm."""
     hidden_dim: int = 256
-    """Width of each layer of the actor and of the critic."""
+    """Width of every layer."""
     num_layers: int = 2
-    """Hidden layers of each."""
+    """Hidden layers of actor and critic; the first is shared."""
     normalise_advantage: bool = True
     """Whether each minibatch's advantages get mean 0 and standard deviation 1."""
     use_mask: bool = True
@@ -83,6 +83,7 @@ def auto_scale(config: PPOConfig) -> PPOConfig:
     lr = 5e-4 * 16 / (num_minibatches * update_epochs), so that the gradient steps of an update together
     move about as far at every size. Each only where it was left open.
     """
+    _raise(_out_of_range(config))
     batch = config.num_envs * config.num_steps
     factor = max(1, batch // 32768)
     minibatches = config.num_minibatches or min(4 * factor, 64)
@@ -103,9 +104,27 @@ def auto_scale(config: PPOConfig) -> PPOConfig:
             f"total_timesteps = {config.total_timesteps} is less than one update; "
             f"use at least num_envs * num_steps = {batch}"
         )
-    if problems:
-        raise ValueError("; ".join(problems))
+    _raise(problems)
     return replace(config, **filled, origins=origins)
+
+
+def _out_of_range(config: PPOConfig) -> list[str]:
+    """What is outside the values that make sense, in words."""
+    c = config
+    counts = ("num_envs", "num_steps", "hidden_dim", "num_layers")
+    problems = [f"{name} is {getattr(c, name)}; use at least 1" for name in counts if getattr(c, name) < 1]
+    shares = ("discount", "lambda_")
+    problems += [f"{n} is {getattr(c, n)}; use a number from 0 to 1" for n in shares if not 0 <= getattr(c, n) <= 1]
+    problems += [
+        f"{n} is {getattr(c, n)}; use more than 0" for n in ("clip_eps", "max_grad_norm") if getattr(c, n) <= 0
+    ]
+    others = ("lr", "ent_coef", "vf_coef", "num_minibatches", "update_epochs")
+    return problems + [f"{name} is {getattr(c, name)}; use 0 or more" for name in others if getattr(c, name) < 0]
+
+
+def _raise(problems: list[str]) -> None:
+    if problems:
+        raise ValueError("\n".join(problems))
 
 
 HEALTH = (

@@ -83,7 +83,7 @@ def load_textures(constants: Any) -> None:
     renames it. constants: `craftax.craftax_classic.constants` (or that of full Craftax).
     """
     cache = Path(constants.TEXTURE_CACHE_FILE)
-    if not os.access(cache.parent, os.W_OK):
+    if not cache.exists() and not os.access(cache.parent, os.W_OK):
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mxnb" / cache.name
         cache.parent.mkdir(parents=True, exist_ok=True)
     with _locked(cache.with_suffix(".lock")):

@@ -44,7 +44,9 @@ def value_loss(value: Float[Array, "B"], value_target: Float[Array, "B"]) -> Flo
 
 def normalise(advantage: Float[Array, "B"]) -> Float[Array, "B"]:
     """Shifts and scales to mean 0 and standard deviation 1 (biased, plus 1e-8)."""
-    return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    centred = advantage - advantage.mean()
+    centred = centred - centred.mean()  # equal advantages leave rounding errors, which the division would blow up
+    return centred / (advantage.std() + 1e-8)
 
 
 def explained_variance(value: Float[Array, "B"], value_target: Float[Array, "B"]) -> Float[Array, ""]:

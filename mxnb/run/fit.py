@@ -77,28 +77,33 @@ def fit(
     """
     run_dir = Path(run_dir)
     _prepare(agent, run_dir, seed, resume)
+    saving, evals = (save_minutes, save_updates), (evaluate, eval_updates)
     with checkpoint.open_checkpoints(run_dir, keep) as manager, _signals() as stop:
-        run = _start(agent, run_dir, seed, manager)
-        if run.update >= agent.num_updates:
-            said = run_dir / "status.json"
-            if not said.exists() or json.loads(said.read_text())["status"] != "done":
-                _finish(agent, run, manager, "done")  # it was stopped between its last save and its export
-            print(f"This run is finished ({run.update:,} updates); nothing is trained. Its folder: {_shown(run_dir)}")
-            return Result("done", run.state, run.update, run_dir)
-        _status(run_dir, "running", run.update)
+        run = None
         try:
-            _train(
-                agent, run, manager, stop, chunk_seconds, (save_minutes, save_updates), (evaluate, eval_updates), hooks
-            )
+            run = _start(agent, run_dir, seed, manager)
+            if run.update >= agent.num_updates:
+                return _show_finished(agent, run, manager)
+            _status(run_dir, "running", run.update)
+            _train(agent, run, manager, stop, chunk_seconds, saving, evals, hooks)
+            status = "done" if run.update >= agent.num_updates else "interrupted"
+            _finish(agent, run, manager, status)
         except BaseException as error:
             oom = "RESOURCE_EXHAUSTED" in str(error)
-            _status(run_dir, "oom" if oom else "failed", run.update, error=f"{type(error).__name__}: {error}"[:2000])
+            status = "oom" if oom else "failed"
+            _status(run_dir, status, run.update if run else 0, error=f"{type(error).__name__}: {error}"[:2000])
             if oom:
                 print("Out of memory. Use a smaller preset (colab_t4_small), or halve num_envs in overrides.")
             raise
-        status = "done" if run.update >= agent.num_updates else "interrupted"
-        _finish(agent, run, manager, status)
     return Result(status, run.state, run.update, run_dir)
+
+
+def _show_finished(agent: Any, run: _Run, manager: Any) -> Result:
+    said = run.dir / "status.json"
+    if not said.exists() or json.loads(said.read_text())["status"] != "done":
+        _finish(agent, run, manager, "done")  # it was stopped between its last save and its export
+    print(f"This run is finished ({run.update:,} updates); nothing is trained. Its folder: {_shown(run.dir)}")
+    return Result("done", run.state, run.update, run.dir)
 
 
 @dataclass
@@ -114,6 +119,7 @@ class _Run:
     saved: int = -1  # update of the newest checkpoint
     saved_at: float = 0.0
     compile_seconds: float = 0.0
+    said: set[str] = dataclasses.field(default_factory=set)  # metrics warned about: once is enough
 
     def wall_seconds(self) -> float:
         return self.wall + time.perf_counter() - self.began
@@ -195,22 +201,32 @@ def _train(
         metrics = jax.device_get(metrics)  # waits for the chunk
         per_update = (time.perf_counter() - started) / count
         rows = _rows(agent, run, metrics, count, per_update)
+        problem: Exception | None = None
         if evaluate and eval_updates and run.update % eval_updates == 0:
-            rows[-1] |= {f"eval/{k}": float(v) for k, v in evaluate(run.state.policy).items()}
+            try:
+                rows[-1] |= {f"eval/{k}": float(v) for k, v in evaluate(run.state.policy).items()}
+            except Exception as error:  # the updates are good: keep them, then stop
+                problem = error
         append_rows(run.dir / "metrics.jsonl", rows)
         run.rows += rows
         if rows[-1].get("train/total_loss", 0.0) is None:
             raise FloatingPointError(
                 f"the loss is not a number after update {run.update}. Lower lr or max_grad_norm and check the rewards; "
-                "the newest checkpoint is from before"
+                + (
+                    f"the newest checkpoint is of update {run.saved}"
+                    if run.saved >= 0
+                    else "no checkpoint was saved yet"
+                )
             )
         say(run)
         try:
-            for hook in hooks:
+            for hook in () if problem else hooks:
                 hook(run.dir, rows)
-        except Exception:
+        except Exception as error:
+            problem = error
+        if problem:
             _save(run, manager)
-            raise
+            raise problem
         due = run.update % save_updates == 0 if save_updates else time.perf_counter() - run.saved_at > 60 * save_minutes
         if due:
             _save(run, manager)
@@ -265,7 +281,7 @@ class _Progress:
     """Plain lines: one for the first chunk, then one for every 5 % or 30 seconds; a warning once."""
 
     def __init__(self, agent: Any) -> None:
-        self.agent, self.share, self.at, self.said = agent, -1, 0.0, set()
+        self.agent, self.share, self.at = agent, -1, 0.0
 
     def __call__(self, run: _Run) -> None:
         share = 20 * run.update // self.agent.num_updates
@@ -287,17 +303,23 @@ class _Progress:
                 parts.append(f"{label} {seen[name]:.2f}")
         parts.append(f"{int(left // 60)} min {int(left % 60):02d} s to go")
         print("  ".join(parts), flush=True)
-        for words in judge(self.agent.health, run.rows):
-            topic = words.split(" ")[0]
-            if topic not in self.said and len(run.rows) >= 10:
-                self.said.add(topic)
-                print(f"warning: {words}", flush=True)
+        if len(run.rows) >= 10:
+            _warn(run, judge(self.agent.health, run.rows))
+
+
+def _warn(run: _Run, judgement: list[str]) -> None:
+    for words in judgement:
+        topic = words.split(" ")[0]
+        if topic not in run.said:
+            run.said.add(topic)
+            print(f"warning: {words}", flush=True)
 
 
 def _save(run: _Run, manager: Any) -> None:
     meta = {"metrics_offset": (run.dir / "metrics.jsonl").stat().st_size, "wall_seconds": run.wall_seconds()}
     checkpoint.save(manager, run.update, run.state, meta)
     run.saved, run.saved_at = run.update, time.perf_counter()
+    _status(run.dir, "running", run.update)
 
 
 def _finish(agent: Any, run: _Run, manager: Any, status: str) -> None:
@@ -318,12 +340,16 @@ def _finish(agent: Any, run: _Run, manager: Any, status: str) -> None:
     _status(run.dir, status, run.update)
     minutes = run.wall_seconds() / 60
     words = "finished" if status == "done" else "interrupted and saved; run it again to go on"
+    _warn(run, result["health"])
     print(f"{words} after {run.update:,} updates in {minutes:.1f} minutes; the run is in {_shown(run.dir)}", flush=True)
 
 
 def _shown(path: Path) -> str:
     """As one would type it here: executed notebooks are shared, and home folders are nobody's business."""
-    return os.path.relpath(path)
+    try:
+        return os.path.relpath(path)
+    except ValueError:  # another drive, on Windows
+        return str(path)
 
 
 def _status(run_dir: Path, status: str, update: int, **more: Any) -> None:
@@ -342,7 +368,7 @@ def _signals() -> Iterator[threading.Event]:
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set()
-        print("stopping after this chunk; press Ctrl-C again to stop at once", flush=True)
+        print("stopping: the running updates are finished and saved first; Ctrl-C again stops at once", flush=True)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -76,9 +76,11 @@ def read_json(run: Any, name: str) -> dict[str, Any]:
 
 
 def number(row: dict[str, Any], key: str) -> float | None:
-    """A row's metric as a float (NaN stays NaN); None when the row does not have it."""
-    value = row.get(key)
-    return None if value is None or isinstance(value, str | bool | list | dict) else float(value)
+    """A row's metric as a float, NaN where the row has null (JSON has no NaN); None where it has no such metric."""
+    value = row.get(key, "")
+    if value is None:
+        return math.nan
+    return None if isinstance(value, str | bool | list | dict) else float(value)
 
 
 def weight(row: dict[str, Any], key: str) -> float:

@@ -478,9 +478,11 @@ def test_cartpole_is_learned(seed: int) -> None:
         num_envs=32,
         num_steps=64,
         total_timesteps=400_000,
-        hidden_dim=32,
-        lr=3e-3,
+        hidden_dim=64,
+        lr=1e-3,
         lambda_=0.95,
+        discount=0.97,  # values to 33, not 100: at 0.99 some seeds fall back late, see CHANGELOG
+        vf_coef=0.05,
     )
     env = make("cartpole-v1")
     agent = ppo(config, env)

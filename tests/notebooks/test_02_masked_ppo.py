@@ -60,11 +60,15 @@ def test_wrong_answers_get_a_hint():
     assert all("not yet. " in line and len(line) > 40 for line in lines)
 
 
-def test_unknown_parameter_is_refused_before_training(tmp_path):
-    with pytest.raises(PapermillExecutionError, match=r"presett: unknown parameter.*did you mean preset"):
-        papermill.execute_notebook(
-            NOTEBOOK, tmp_path / "out.ipynb", {"presett": "smoke", "run_dir": str(tmp_path / "run")}, progress_bar=False
-        )
+def test_mistakes_are_refused_before_training(tmp_path):
+    given = {"presett": "smoke", "seed": 1.5, "resume": "true", "lr": 0.1, "run_dir": str(tmp_path / "run")}
+    with pytest.raises(PapermillExecutionError) as caught:
+        papermill.execute_notebook(NOTEBOOK, tmp_path / "out.ipynb", given, progress_bar=False)
+    said = str(caught.value)
+    assert "4 mistakes" in said
+    for words in ("did you mean preset", "lr: unknown parameter", "put it into overrides", "seed: expected a whole"):
+        assert words in said
+    assert "resume: expected True or False" in said
     assert not (tmp_path / "run").exists()
 
 
