@@ -37,8 +37,9 @@ setup: .venv/.installed
 
 run: setup
 	@echo
-	@echo "This trains masked PPO on Craftax-Classic, 1,000,000 steps on CPU, about N minutes, by running"
-	@echo "notebooks/$(NOTEBOOK).ipynb with preset=$(PRESET). Stopped and started again, it goes on where it was."
+	@echo "Running notebooks/$(NOTEBOOK).ipynb with preset=$(PRESET): it trains masked PPO on Craftax-Classic and shows it."
+	@echo "The cpu preset trains 1,000,000 steps, then compares with and without the mask; about 8 minutes on 2 cores."
+	@echo "Stopped and started again, it goes on where it was."
 	@echo
 	@mkdir -p $(RUNS)
 	@start=$$(date +%s); \
