@@ -13,12 +13,12 @@ from mxnb.build import make
 from mxnb.evaluate import evaluate, random_policy
 
 FROZEN = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "random.json").read_text())["results"]
+ENV = make("craftax-classic-v1")  # one object, one compiled program for both policies
 
 
 @pytest.mark.parametrize(("name", "use_mask"), [("all_actions", False), ("open_actions", True)])
 def test_random_return_is_the_frozen_one(name: str, use_mask: bool) -> None:
-    env = make("craftax-classic-v1")
-    seen = evaluate(random_policy(env.spec, use_mask=use_mask), env, 64, jax.random.key(7)).summary()
+    seen = evaluate(random_policy(ENV.spec, use_mask=use_mask), ENV, 64, jax.random.key(7)).summary()
     frozen = FROZEN[name]
     error = math.hypot(seen["return_standard_error"], frozen["return_standard_error"])
     assert abs(seen["return"] - frozen["return"]) < 4 * error
