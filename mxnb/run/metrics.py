@@ -56,7 +56,7 @@ def final_metrics(rows: Sequence[dict[str, Any]], share: float = 0.1) -> dict[st
             if row.get(name) is not None
         ]
         weights = sum(w for _, w in pairs)
-        if weights and not name.startswith("time/"):
+        if weights and "/" in name and not name.startswith(("time/", "memory/")):
             result[name] = sum(v * w for v, w in pairs) / weights
     return result
 

@@ -53,8 +53,8 @@ def test_rows_survive_the_file_and_a_torn_last_line_is_dropped(tmp_path: Path) -
 
 
 def test_final_metrics_are_means_over_the_last_tenth() -> None:
-    rows = [{"train/entropy": float(i), "time/fps": 9.0} for i in range(30)]
-    assert final_metrics(rows) == {"train/entropy": 28.0}  # 27, 28, 29; the clock is no result
+    rows = [{"update": i, "train/entropy": float(i), "time/fps": 9.0} for i in range(30)]
+    assert final_metrics(rows) == {"train/entropy": 28.0}  # 27, 28, 29; the clock is no result, nor are counters
     assert final_metrics(rows, 1.0) == {"train/entropy": 14.5}
     assert final_metrics(rows[:3]) == {"train/entropy": 2.0}  # at least one row
     assert final_metrics([]) == {}
