@@ -47,7 +47,7 @@ run: setup
 	    -p preset $(PRESET) --no-progress-bar --log-level WARNING --stdout-file - --stderr-file - 2>&1 \
 	    | grep --line-buffered -v 'IPKernelApp. WARNING' && \
 	echo && echo "Done in $$(( $$(date +%s) - start )) s. Where to look:" && \
-	echo "  the notebook with its results   $(RUNS)/run.ipynb   (make lab opens it)" && \
+	echo "  the notebook with its results   $(RUNS)/run.ipynb   (open it: $(BIN)/jupyter lab $(RUNS)/run.ipynb)" && \
 	for run in $$(ls -td $(RUNS)/*/ 2> /dev/null | head -n 1); do \
 	    echo "  the run: numbers, checkpoints   $$run"; \
 	    echo "  its pictures                    $${run}figures/"; \

@@ -3,8 +3,8 @@
 python benchmarks/learning.py random     512 whole episodes of random play, without and with the mask; 1 minute
 python benchmarks/learning.py entropy    ent_coef {0.01, 0.03, 0.1} x seeds {0, 1, 2}, cpu preset; about 35 minutes
 
-Both write benchmarks/results/. The sweep's runs live under papermill_runs/local/learning, so it can be stopped and
-started again."""
+Both write benchmarks/results/. The sweep's runs live under papermill_runs/local/learning, in a folder for each
+commit, so it can be stopped and started again, and never mixes the results of two versions."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import datetime
 import json
 import math
 import statistics
+import subprocess
 from pathlib import Path
 
 from harness import HERE, ROOT, device
@@ -22,6 +23,12 @@ ENV_ID = "craftax-classic-symbolic-v1"
 COEFS, SEEDS = (0.01, 0.03, 0.1), (0, 1, 2)
 
 
+def commit() -> str:
+    """The commit that runs, with -dirty for what is not committed."""
+    words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def write(name: str, **content) -> None:
     """Writes benchmarks/results/NAME.json with the date, versions and device."""
     import jax
@@ -29,6 +36,7 @@ def write(name: str, **content) -> None:
     head = {
         "command": f"python benchmarks/learning.py {name}",
         "date": datetime.date.today().isoformat(),
+        "commit": commit(),
         "versions": versions(),
         "device": device([{"device_kind": jax.devices()[0].device_kind}]),
     }
@@ -67,7 +75,7 @@ def entropy() -> None:
     for coef in COEFS:
         for seed in SEEDS:
             agent, _ = build(make_config(PPOConfig, preset="cpu", ent_coef=coef))
-            folder = ROOT / "papermill_runs" / "local" / "learning" / f"ent{coef}-s{seed}"
+            folder = ROOT / "papermill_runs" / "local" / "learning" / commit() / f"ent{coef}-s{seed}"
             run = fit(agent, folder, seed=seed)
             result = json.loads((Path(run.run_dir) / "result.json").read_text())
             rows.append({"ent_coef": coef, "seed": seed, "wall_seconds": result["wall_seconds"], **result["metrics"]})

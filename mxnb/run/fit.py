@@ -341,6 +341,8 @@ def _finish(agent: Any, run: _Run, manager: Any, status: str) -> None:
     minutes = run.wall_seconds() / 60
     words = "finished" if status == "done" else "interrupted and saved; run it again to go on"
     _warn(run, result["health"])
+    if agent.health and run.rows and not result["health"]:
+        print(f"healthy: none of the {len(agent.health)} rules is broken", flush=True)
     print(f"{words} after {run.update:,} updates in {minutes:.1f} minutes; the run is in {_shown(run.dir)}", flush=True)
 
 

@@ -32,7 +32,7 @@ class _Panel(NamedTuple):
 
 _PANELS = (
     _Panel("train/mean_episode_return", "Episode return", "mean per ended episode"),
-    _Panel("train/entropy_frac", "Policy entropy", "share of ln(legal actions)", 0.1, False, 1.0),
+    _Panel("train/entropy_frac", "Policy entropy", "share of ln(available actions)", 0.1, False, 1.0),
     _Panel("train/approx_kl", "KL to the old policy", "approximate KL (nats)", 0.06),
     _Panel("train/clip_frac", "Clip fraction", "share of samples", 0.3),
 )

@@ -151,7 +151,9 @@ def _name(names: Sequence[str], action: int) -> str:
 
 def _caption(recording: Any, t: int, width: int) -> str:
     if t == len(recording.actions):
-        return f"step {t}: end\nreturn {float(np.sum(recording.rewards)):.1f}"
+        ended, cut = getattr(recording, "terminated", False), getattr(recording, "truncated", False)
+        how = "the end" if ended else "time limit" if cut else "not over"
+        return f"step {t}: {how}\nreturn {float(np.sum(recording.rewards)):.1f}"
     name = _name(recording.action_names, int(recording.actions[t]))
     reward = float(recording.rewards[t])
     lines = [f"step {t}", *textwrap.wrap(name, max(8, width)), f"V = {float(recording.values[t]):.2f}"]

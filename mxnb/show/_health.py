@@ -28,10 +28,13 @@ class Judgement:
 
     @property
     def range(self) -> str:
-        """What is healthy, in words: "0.1 to 1", "at most 0.06", "at least 0.1"."""
+        """What is healthy, in words: "0.1 to 1", "at most 0.06", "at least 0.1".
+
+        A low end at or below 0 is only room for rounding: no metric with a rule is meant to be negative.
+        """
         if math.isinf(self.low) and math.isinf(self.high):
             return "any number"
-        if math.isinf(self.low):
+        if math.isinf(self.low) or (self.low <= 0 <= self.high < math.inf):
             return f"at most {self.high:g}"
         return f"at least {self.low:g}" if math.isinf(self.high) else f"{self.low:g} to {self.high:g}"
 

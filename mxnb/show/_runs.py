@@ -94,7 +94,7 @@ def weight(row: dict[str, Any], key: str) -> float:
 
 def tail(rows: Sequence[dict[str, Any]], share: float = TAIL) -> Sequence[dict[str, Any]]:
     """The last `share` of the rows, at least one."""
-    return rows[-max(1, math.ceil(share * len(rows))) :] if rows else rows
+    return rows[-max(1, round(share * len(rows))) :] if rows else rows
 
 
 def pooled_mean(rows: Sequence[dict[str, Any]], key: str) -> float | None:

@@ -51,7 +51,7 @@ def test_missing_and_empty_files_say_what_to_do(make_run, tmp_path):
 def test_one_run_has_four_labelled_panels(make_run, texts, cut_off):
     fig = show.curves(make_run(rows=30))
     words = " ".join(texts(fig))
-    for word in ("Episode return", "share of ln(legal actions)", "approximate KL (nats)", "share of samples"):
+    for word in ("Episode return", "share of ln(available actions)", "approximate KL (nats)", "share of samples"):
         assert word in words
     assert "environment steps (thousands)" in words
     assert "warns above 0.06" in words and "warns above 0.3" in words

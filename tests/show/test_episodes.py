@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ def captions(fig):
 
 def test_achievements_are_chosen_besides_even_frames(recording, cut_off):
     fig = show.filmstrip(recording, frames=6)
-    steps = [int(text.split("\n")[0].removeprefix("step ").removesuffix(": end")) for text in captions(fig)]
+    steps = [int(text.split("\n")[0].removeprefix("step ").partition(":")[0]) for text in captions(fig)]
     assert steps == [0, 7, 10, 20, 23, 30, 40, 50]
     assert not cut_off(fig)
 
@@ -26,7 +28,13 @@ def test_captions_tell_action_value_and_reward(recording):
     assert text[1] == "step 7\nmake wood pickaxe\nV = 0.71\nreward +1"
     assert text[0] == "step 0\nnoop\nV = 0.00"
     assert text[5].endswith("reward -0.1")
-    assert text[-1] == "step 50: end\nreturn 2.0"
+    assert text[-1] == "step 50: not over\nreturn 2.0"
+
+
+@pytest.mark.parametrize(("flag", "words"), [("terminated", "the end"), ("truncated", "time limit")])
+def test_the_last_caption_says_how_it_ended(recording, flag, words):
+    ended = SimpleNamespace(**{**vars(recording), flag: True})
+    assert captions(show.filmstrip(ended))[-1].startswith(f"step 50: {words}")
 
 
 def test_rewarded_frames_have_a_rim(recording):

@@ -18,7 +18,7 @@ def test_healthy_run(make_run):
     table = show.health(make_run())
     assert table.ok and [j.state for j in table.judgements] == ["ok"] * 3
     assert "Cure" not in str(table)
-    assert "ppo on craftax-classic-symbolic-v1: mean of the last 2 of 12 updates" in str(table)
+    assert "ppo on craftax-classic-symbolic-v1: mean of the last 1 of 12 updates" in str(table)
 
 
 def test_warning_has_words_and_cure(make_run):
