@@ -79,9 +79,11 @@ def make_config(cls: type, *, preset: str = "", overrides: Mapping[str, Any] | N
     preset: a name in `mxnb.presets.NAMES`, or "" for the class's defaults alone.
     overrides: any fields, aliases allowed; given: the same, of lower precedence.
     """
-    config, _, problems = _assemble(cls, preset, {"parameter": given, "override": overrides or {}})
+    config, notes, problems = _assemble(cls, preset, {"parameter": given, "override": overrides or {}})
     _raise(cls, problems)
-    return config
+    for note in notes:
+        print(f"note: {note}")
+    return replace(config, origins={**config.origins, "preset": preset}) if preset else config
 
 
 def parameters(cls: type, *, notebook: str = "", extra: Iterable[str] = ()) -> Parameters:
@@ -277,21 +279,24 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
+def injected_cell() -> str:
+    """The parameters cell that papermill put into the running notebook; "" elsewhere, or when it had none."""
+    shell = _shell()
+    cells = getattr(shell, "user_ns", {}).get("In", [])
+    return next((cell for cell in cells if cell.lstrip().startswith("# Parameters\n")), "")
+
+
 def _injected_names() -> list[str]:
-    """The names that papermill assigned in the cell it injected into the running notebook; [] elsewhere."""
+    assigned = [node for node in ast.parse(injected_cell()).body if isinstance(node, ast.Assign)]
+    return [target.id for node in assigned for target in node.targets if isinstance(target, ast.Name)]
+
+
+def _shell() -> Any:
     if "IPython" not in sys.modules:
-        return []
+        return None
     from IPython import get_ipython
 
-    shell: Any = get_ipython()
-    cells = shell.user_ns.get("In", []) if shell else []
-    injected = [cell for cell in cells if cell.lstrip().startswith("# Parameters\n")]
-    names = []
-    for cell in injected[:1]:
-        for node in ast.parse(cell).body:
-            if isinstance(node, ast.Assign):
-                names += [target.id for target in node.targets if isinstance(target, ast.Name)]
-    return names
+    return get_ipython()
 
 
 def _default_run_dir(config: Any, notebook: str, seed: int) -> Path:

@@ -236,7 +236,10 @@ for label, folders in sides.items():
     for s in (p.seed, p.seed + 1):
         print(f"\n{label}, seed {s}")
         folder = result.run_dir / "compare" / f"{label}-s{s}"
-        folders.append(mxnb.fit(contender, folder, seed=s, resume=p.resume).run_dir)
+        side = mxnb.fit(contender, folder, seed=s, resume=p.resume)
+        if side.status != "done":
+            raise KeyboardInterrupt("interrupted and saved; run all cells again to go on")
+        folders.append(side.run_dir)
 
 # %%
 import json
@@ -250,8 +253,8 @@ mxnb.show.save(comparison, result.run_dir / "figures" / "masked_unmasked.png")
 comparison
 
 # %% [markdown]
-# If the masked side is ahead, that is the tries it was spared. The gap closes with a larger budget, since an agent
-# can learn what does nothing; it never has to here.
+# If the masked side is ahead, that is the tries it was spared: an agent can learn which actions do nothing, but
+# with a mask it never has to.
 #
 # ## Watch it play
 #

@@ -200,7 +200,8 @@ def test_precedence_and_origins() -> None:
     over = make_config(PPOConfig, preset="smoke", num_envs=16, overrides={"n_envs": 32})
     assert (over.num_envs, over.origins["num_envs"]) == (32, "override")
     assert over.origins["lr"] == over.origins["update_epochs"] == "auto_scale"
-    assert set(over.origins) == set(FIELDS)
+    assert set(over.origins) == {*FIELDS, "preset"} and over.origins["preset"] == "smoke"
+    assert set(plain.origins) == set(FIELDS)
 
 
 def test_overrides_win_over_the_cell_and_the_cell_over_the_preset() -> None:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "mxnb").rglob("*.py"))
 MODULES = sorted(".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in SOURCES)
 
-# design.md section 2. A part may always import itself; an entry covers the modules below it.
+# Who may import whom. A part may always import itself; an entry covers the modules below it.
 ANYTHING = ("mxnb",)
 ALLOWED: dict[str, tuple[str, ...]] = {
     "mxnb.kernels": (),

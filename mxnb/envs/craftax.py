@@ -83,9 +83,12 @@ def load_textures(constants: Any) -> None:
     renames it. constants: `craftax.craftax_classic.constants` (or that of full Craftax).
     """
     cache = Path(constants.TEXTURE_CACHE_FILE)
-    if not cache.exists() and not os.access(cache.parent, os.W_OK):
+    if not os.access(cache.parent, os.W_OK):
+        shared = cache
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mxnb" / cache.name
         cache.parent.mkdir(parents=True, exist_ok=True)
+        if shared.exists() and not cache.exists():
+            write_bytes(cache, shared.read_bytes())
     with _locked(cache.with_suffix(".lock")):
         constants.TEXTURE_CACHE_FILE = str(cache)
         if cache.exists():
@@ -106,6 +109,13 @@ def load_textures(constants: Any) -> None:
         finally:
             constants.TEXTURE_CACHE_FILE = str(cache)
             fresh.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file so that a reader sees all of it or none."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh.write_bytes(data)
+    fresh.replace(path)
 
 
 @contextlib.contextmanager

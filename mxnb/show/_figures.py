@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mxnb.config import injected_cell
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -65,8 +67,9 @@ def shell() -> Any | None:
 
 
 def in_notebook() -> bool:
-    """Whether a kernel is there that can show pictures, and `MXNB_WIDGETS` is not "off"."""
-    return os.environ.get("MXNB_WIDGETS", "auto").lower() != "off" and hasattr(shell(), "kernel")
+    """Whether someone may watch: a kernel is there that papermill does not run, and `MXNB_WIDGETS` is not "off"."""
+    wanted = os.environ.get("MXNB_WIDGETS", "auto").lower() != "off"
+    return wanted and hasattr(shell(), "kernel") and not injected_cell()
 
 
 def _teach_notebook() -> None:

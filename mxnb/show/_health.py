@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import html
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mxnb.show._runs import pooled_mean, read_json, read_metrics, run_path, tail
+from mxnb.show._runs import number, pooled_mean, read_json, read_metrics, run_path, tail
 
 OK, WARNING, NO_DATA = "ok", "warning", "no data yet"
 _SIGN = {OK: "✓", WARNING: "⚠", NO_DATA: "·"}
@@ -25,6 +26,7 @@ class Judgement:
     state: str
     words: str
     cure: str
+    healthy: str = ""  # what is healthy where two bounds do not say it
 
     @property
     def range(self) -> str:
@@ -32,6 +34,8 @@ class Judgement:
 
         A low end at or below 0 is only room for rounding: no metric with a rule is meant to be negative.
         """
+        if self.healthy:
+            return self.healthy
         if math.isinf(self.low) and math.isinf(self.high):
             return "any number"
         if math.isinf(self.low) or (self.low <= 0 <= self.high < math.inf):
@@ -119,7 +123,26 @@ def health(run_dir: Any) -> HealthTable:
     recent = tail(rows)
     name = " on ".join(str(config[key]) for key in ("agent", "env") if config.get(key))
     when = f"mean of the last {len(recent)} of {len(rows)} updates" if rows else "no update has ended yet"
-    return HealthTable(f"Health of {name or folder.name}: {when}", judge(config.get("health") or (), recent))
+    verdicts = judge(config.get("health") or (), recent)
+    return HealthTable(f"Health of {name or folder.name}: {when}", (*verdicts, *_learning(rows, recent)))
+
+
+def _learning(rows: Sequence[dict[str, Any]], recent: Sequence[dict[str, Any]]) -> list[Judgement]:
+    """The two rules about a run as a whole, where they are broken: the policy moves, the return rises."""
+    broken = []
+    if all(pooled_mean(recent, f"train/{name}") == 0 for name in ("approx_kl", "clip_frac")):
+        words, cure = "KL and clip fraction are both 0: nothing is learned", "raise lr; check that rewards vary"
+        broken.append(Judgement("policy moves", 0.0, 0.0, math.inf, WARNING, words, cure, "a KL above 0"))
+    name, tenth = "train/mean_episode_return", len(rows) // 10
+    first, last = (pooled_mean(part, name) for part in (rows[:tenth], rows[len(rows) - tenth :]))
+    if tenth >= 5 and first is not None and last is not None:
+        values = [value for row in rows[:tenth] if (value := number(row, name)) is not None]
+        least = first + statistics.pstdev(values) / math.sqrt(tenth)
+        if last <= least:
+            words = f"the return is flat: {first:.3g} at first, {last:.3g} now"
+            cure = "train longer, raise lr or ent_coef, look at an episode"
+            broken.append(Judgement("return rises", last, least, math.inf, WARNING, words, cure))
+    return broken
 
 
 def judge(rules: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> tuple[Judgement, ...]:

@@ -241,6 +241,28 @@ def test_a_read_only_package_keeps_its_cache_elsewhere(
     assert len(textures.made) == 3
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_read_only_package_with_textures_is_copied(
+    textures: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damaged: bool
+) -> None:
+    load_textures(classic)
+    whole = textures.cache.read_bytes()
+    if damaged:
+        textures.cache.write_bytes(whole[:100])
+    for other in textures.cache.parent.glob("*.lock"):
+        other.unlink()
+    before = {p.name: p.read_bytes() for p in textures.cache.parent.iterdir()}
+    can = os.access
+    monkeypatch.setattr(os, "access", lambda p, mode: Path(p) != textures.cache.parent and can(p, mode))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    classic.load_all_textures.cache_clear()
+    load_textures(classic)
+    there = tmp_path / "home" / "mxnb" / textures.cache.name
+    assert str(there) == classic.TEXTURE_CACHE_FILE and len(textures.made) == (6 if damaged else 3)
+    assert set(read(there)) == set(textures.made)
+    assert {p.name: p.read_bytes() for p in textures.cache.parent.iterdir()} == before  # nothing was written there
+
+
 @pytest.fixture(scope="module")
 def states(worlds: Any) -> list[Any]:
     return [jax.tree.map(lambda x, i=i: x[i], worlds[1]) for i in range(3)]

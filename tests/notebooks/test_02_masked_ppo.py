@@ -72,7 +72,6 @@ def test_mistakes_are_refused_before_training(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_runs_headless_and_goes_on(tmp_path):
     given = {"preset": "smoke", "seed": 3, "run_dir": str(tmp_path / "run")}
     papermill.execute_notebook(NOTEBOOK, tmp_path / "out.ipynb", given, progress_bar=False)

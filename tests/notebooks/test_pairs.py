@@ -18,7 +18,10 @@ from mxnb.config import CELL
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "notebooks"
 STEMS = sorted({p.stem for suffix in ("py", "ipynb") for p in FOLDER.glob(f"[0-9][0-9]_*.{suffix}")})
-EXTRA = {"02_masked_ppo": ["compare_timesteps"], "09_sweep_report": ["sweep_dir"]}  # design.md 4.5
+EXTRA = {
+    "02_masked_ppo": ["compare_timesteps"],
+    "09_sweep_report": ["sweep_dir"],
+}  # notebooks with parameters of their own
 
 every = pytest.mark.parametrize("stem", STEMS)
 

@@ -244,10 +244,15 @@ def test_live_picture_that_cannot_be_drawn_does_not_stop_the_training(make_run, 
     hook(run, [])  # silent from here on
 
 
-@pytest.mark.parametrize("where", ["plain python", "MXNB_WIDGETS=off"])
+@pytest.mark.parametrize("where", ["plain python", "MXNB_WIDGETS=off", "papermill"])
 def test_live_picture_does_nothing_elsewhere(make_run, notebook, monkeypatch, where):
     if where == "plain python":
         monkeypatch.setattr(sys.modules["IPython"], "get_ipython", lambda: None)
+    elif where == "papermill":
+        shell = sys.modules["IPython"].get_ipython()
+        monkeypatch.setattr(
+            shell, "user_ns", raising=False, value={"In": ["", "preset = 'auto'", "# Parameters\npreset = 'cpu'\n"]}
+        )
     else:
         monkeypatch.setenv("MXNB_WIDGETS", "off")
     run, hook = make_run(), show.live_curves(0.0)

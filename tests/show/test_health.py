@@ -8,6 +8,8 @@ import math
 import pytest
 
 from mxnb import show
+from mxnb.agents.api import Health
+from mxnb.run.metrics import judge
 
 
 def rows(n, **values):
@@ -44,6 +46,26 @@ def test_only_the_last_tenth_counts(make_run):
 def test_missing_metric_is_no_data_yet_and_nan_warns(make_run):
     states = [j.state for j in show.health(make_run(rows=rows(3, approx_kl=math.nan, clip_frac=0.1))).judgements]
     assert states == ["no data yet", "warning", "ok"]
+
+
+def test_a_run_that_learns_nothing_is_not_healthy(make_run):
+    """What `fit` warns about, the table does too."""
+    still = rows(100, entropy_frac=0.5, approx_kl=0.0, clip_frac=0.0, mean_episode_return=3.0)
+    table = show.health(make_run(rows=still))
+    assert not table.ok
+    assert [(j.metric, j.range) for j in table.warnings] == [
+        ("policy moves", "a KL above 0"),
+        ("return rises", "at least 3"),
+    ]
+    assert "nothing is learned" in str(table) and "the return is flat: 3 at first, 3 now" in str(table)
+    assert len(judge([Health("train/approx_kl", -1e-3, 0.06, "", "")], still)) == 2
+
+
+def test_a_run_that_learns_is_healthy(make_run):
+    rising = rows(100, entropy_frac=0.5, approx_kl=0.01, clip_frac=0.0)
+    rising = [row | {"train/mean_episode_return": 3 + 0.01 * i} for i, row in enumerate(rising)]
+    assert show.health(make_run(rows=rising)).ok
+    assert judge([Health("train/approx_kl", -1e-3, 0.06, "", "")], rising) == []
 
 
 def test_before_the_first_update(make_run):
