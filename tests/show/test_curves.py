@@ -249,10 +249,9 @@ def test_live_picture_does_nothing_elsewhere(make_run, notebook, monkeypatch, wh
     if where == "plain python":
         monkeypatch.setattr(sys.modules["IPython"], "get_ipython", lambda: None)
     elif where == "papermill":
-        shell = sys.modules["IPython"].get_ipython()
-        monkeypatch.setattr(
-            shell, "user_ns", raising=False, value={"In": ["", "preset = 'auto'", "# Parameters\npreset = 'cpu'\n"]}
-        )
+        cells = ["", "preset = 'auto'", "# Parameters\npreset = 'cpu'\n"]
+        shell = types.SimpleNamespace(kernel=object(), user_ns={"In": cells})
+        monkeypatch.setattr(sys.modules["IPython"], "get_ipython", lambda: shell)
     else:
         monkeypatch.setenv("MXNB_WIDGETS", "off")
     run, hook = make_run(), show.live_curves(0.0)
