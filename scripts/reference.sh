@@ -21,7 +21,7 @@ source, target, preset = sys.argv[1:]
 commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True)
 cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "unknown CPU")
 stamp = (
-    f"*Executed {datetime.date.today()} at commit `{commit.stdout.strip()}` with preset `{preset}` on a "
+    f"*Executed {datetime.date.today()} at commit `{commit.stdout.strip()}` with preset `{preset}` on "
     f"{cpu}, jax {version('jax')}. Made by `scripts/reference.sh`; the notebook itself is in `notebooks/`.*"
 )
 notebook = nbformat.read(source, 4)
