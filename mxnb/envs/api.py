@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 
@@ -38,6 +39,11 @@ class Spec:
     agents: tuple[str, ...] = ()
     max_steps: int = 0
     info: tuple[str, ...] = ()
+
+
+def strong(tree: Any) -> Any:
+    """Arrays without weak types, which a checkpoint would not keep and a scan carry would not match."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.asarray(x).dtype), tree)
 
 
 def _no_mask(state: Any) -> None:

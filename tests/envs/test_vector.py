@@ -10,25 +10,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import BOTH, GO, TERMINATE, TRUNCATE, assert_same_bits, compilations, driven, host, masked
+from tiny import BOTH, GO, TERMINATE, TRUNCATE, assert_same_bits, compilations, driven, host, masked, timed
 
 from mxnb.envs import vector
-from mxnb.envs.api import Env
-from mxnb.envs.craftax import craftax_classic
+from mxnb.envs.api import Env, Spec, strong
+from mxnb.envs.craftax import craftax
+from mxnb.envs.gymnax_envs import gymnax_env
 from mxnb.envs.vector import vectorise
 
 
 class PlainQueue:
     """What `vectorise` promises, with Python lists and one environment's reset at a time."""
 
-    def __init__(self, reset: Any, step: Any, num_envs: int, size: int, key: Any) -> None:
+    def __init__(
+        self,
+        reset: Any,
+        step: Any,
+        num_envs: int,
+        size: int,
+        key: Any,
+        *,
+        shards: int = 1,
+        autoreset: str = "same_step",
+    ) -> None:
         self.make, self.step_all, self.n, self.size = reset, step, num_envs, size
-        self.key, first, queue = jax.random.split(key, 3)
+        self.part, self.waits = num_envs // shards, autoreset == "next_step"
+        key, first, queue = jax.random.split(key, 3)
+        each = lambda key: list(jax.random.split(key, shards)) if shards > 1 else [key]
+        self.keys = each(key)
         self.worlds = self.fresh(first, num_envs)
-        self.ready = self.fresh(queue, size)
+        self.ready = [self.fresh(k, size) for k in each(queue)]
         self.used = list(self.worlds)  # every world ever handed out, in order
         self.returns = np.zeros(num_envs, np.float32)
         self.lengths = np.zeros(num_envs, np.int32)
+        self.waiting = np.zeros(num_envs, bool)
 
     def fresh(self, key: Any, count: int) -> list[Any]:
         return [host(self.make(k)) for k in jax.random.split(key, count)]
@@ -43,41 +58,61 @@ class PlainQueue:
             is_key = jnp.issubdtype(like.dtype, jax.dtypes.prng_key)
             return jax.random.wrap_key_data(jnp.asarray(x)) if is_key else x
 
-        return jax.tree.map(typed, self.stacked()[1], jax.eval_shape(self.make, self.key)[1])
+        return jax.tree.map(typed, self.stacked()[1], jax.eval_shape(self.make, self.keys[0])[1])
 
     def step(self, action: Any) -> SimpleNamespace:
-        self.key, step_key = jax.random.split(self.key)
-        keys = jax.random.split(step_key, self.n)
-        obs, state, reward, terminated, truncated, info = host(self.step_all(keys, self.states(), action))
+        step_keys = []
+        for s, key in enumerate(self.keys):
+            self.keys[s], step_key = jax.random.split(key)
+            step_keys.append(jax.random.split(step_key, self.part))
+        obs, state, reward, terminated, truncated, info = host(
+            self.step_all(jnp.concatenate(step_keys), self.states(), action)
+        )
         self.worlds = [jax.tree.map(lambda x, i=i: x[i], (obs, state)) for i in range(self.n)]
+        played = ~self.waiting
+        reward = np.where(played, reward, np.float32(0))
+        terminated, truncated = terminated & played, truncated & played
         self.returns += reward
-        self.lengths += 1
+        self.lengths += played
         done = terminated | truncated
+        starts = self.waiting if self.waits else done
         seen = SimpleNamespace(
-            reward=reward, terminated=terminated, truncated=truncated, final_obs=obs, info=info, done=done
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            final_obs=obs,
+            info=info,
+            done=done,
+            starts=starts,
         )
         seen.returns, seen.lengths = self.returns.copy(), self.lengths.copy()
-        for i in np.flatnonzero(done):
-            if not self.ready:
-                self.key, key = jax.random.split(self.key)
-                self.ready = self.fresh(key, self.size)
-            self.worlds[i] = self.ready.pop(0)
+        self.returns, self.lengths = np.where(done, np.float32(0), self.returns), np.where(done, 0, self.lengths)
+        self.lengths = self.lengths.astype(np.int32)
+        for i in np.flatnonzero(starts):
+            shard = i // self.part
+            if not self.ready[shard]:
+                self.keys[shard], key = jax.random.split(self.keys[shard])
+                self.ready[shard] = self.fresh(key, self.size)
+            self.worlds[i] = self.ready[shard].pop(0)
             self.used.append(self.worlds[i])
-            self.returns[i], self.lengths[i] = 0, 0
+        if self.waits:
+            seen.final_obs = self.stacked()[0]
+            self.waiting = done
         return seen
 
 
 def check_same(vec: Any, tick: Any, plain: PlainQueue, seen: Any, words: str = "") -> None:
     obs, state = plain.stacked()
     assert_same_bits((vec.obs, vec.env), (obs, state), words)
-    assert_same_bits(vec.key, plain.key, words)
-    head = int(vec.head)
+    assert_same_bits(vec.key, jnp.stack(plain.keys), words)
     queue = host(vec.queue)
-    assert plain.size - head == len(plain.ready), words
-    for i, world in enumerate(plain.ready):
-        assert_same_bits(jax.tree.map(lambda x, j=head + i: x[j], queue), world, words)
+    for shard, ready in enumerate(plain.ready):
+        head = int(vec.head[shard])
+        assert plain.size - head == len(ready), words
+        for i, world in enumerate(ready):
+            assert_same_bits(jax.tree.map(lambda x, s=shard, j=head + i: x[s, j], queue), world, words)
     ours = (tick.reward, tick.terminated, tick.truncated, tick.final_obs, tick.is_first)
-    assert_same_bits(ours, (seen.reward, seen.terminated, seen.truncated, seen.final_obs, seen.done), words)
+    assert_same_bits(ours, (seen.reward, seen.terminated, seen.truncated, seen.final_obs, seen.starts), words)
     assert_same_bits(
         (tick.info, vec.returns, vec.lengths),
         (
@@ -87,7 +122,7 @@ def check_same(vec: Any, tick: Any, plain: PlainQueue, seen: Any, words: str = "
         ),
         words,
     )
-    assert not vec.needs_reset.any()
+    assert_same_bits(vec.needs_reset, plain.waiting, words)
 
 
 N = 6
@@ -122,6 +157,22 @@ def test_queue_equals_a_plain_one_in_long_random_play(sized: Any) -> None:
         seen = plain.step(action)
         vec, tick = sized.step(vec, action)
         check_same(vec, tick, plain, seen, f"step {t}, queue of {sized.size}:")
+
+
+@pytest.mark.parametrize("autoreset", ["same_step", "next_step"])
+@pytest.mark.parametrize("shards", [1, 2, 3])
+def test_shards_and_both_modes_equal_a_plain_queue(shards: int, autoreset: str) -> None:
+    options: Any = {"shards": shards, "autoreset": autoreset}
+    venv = vectorise(ENV, N, queue_size=2, **options)
+    step = jax.jit(venv.step)
+    vec, plain = jax.jit(venv.init)(jax.random.key(2)), PlainQueue(RESET, STEP, N, 2, jax.random.key(2), **options)
+    rng = np.random.default_rng(shards)
+    for t in range(80):
+        ends = rng.random(N) < rng.choice([0.05, 0.4, 0.9])
+        action = np.where(ends, rng.integers(1, 4, N), GO).astype(np.int32)
+        seen = plain.step(action)
+        vec, tick = step(vec, action)
+        check_same(vec, tick, plain, seen, f"step {t}, {shards} shards, {autoreset}:")
 
 
 def test_every_world_is_used_once_and_none_are_alike(sized: Any) -> None:
@@ -170,6 +221,115 @@ def test_final_obs_is_from_before_the_reset_and_obs_from_after_it() -> None:
     later, tick = step(after, jnp.zeros(N, jnp.int32))
     assert later.lengths.tolist() == [6, 1, 1, 1, 6, 1]
     np.testing.assert_array_equal(later.returns[1:4], tick.reward[1:4])
+
+
+def test_next_step_keeps_the_last_observation_and_then_ignores_an_action() -> None:
+    venv = vectorise(masked(), 4, autoreset="next_step")
+    step = jax.jit(venv.step)
+    vec = jax.jit(venv.init)(jax.random.key(0))
+    resets = ends = 0
+    for t in range(60):
+        waiting = np.asarray(vec.needs_reset)
+        expected = (np.asarray(vec.obs[:, :4]) == 1) | waiting[:, None]  # before a reset everything is legal
+        np.testing.assert_array_equal(vec.mask, expected)
+        before = vec
+        vec, tick = step(vec, jnp.full(4, t % 4, jnp.int32))
+        done = np.asarray(tick.terminated | tick.truncated)
+        np.testing.assert_array_equal(tick.is_first, waiting)
+        np.testing.assert_array_equal(vec.needs_reset, done)
+        np.testing.assert_array_equal(tick.final_obs, vec.obs)  # in this mode nothing lies between them
+        assert (np.asarray(tick.reward)[waiting] == 0).all() and not (done & waiting).any()
+        assert (np.asarray(vec.lengths)[waiting] == 0).all()  # a reset is no step
+        np.testing.assert_array_equal(tick.info["episode_length"][done], before.lengths[done] + 1)
+        resets, ends = resets + int(waiting.sum()), ends + int(done.sum())
+    assert ends > 30 and resets >= ends - 4
+
+
+def test_both_modes_play_the_same_episodes() -> None:
+    """One environment: the same worlds and lengths, whether its resets take a tick or none."""
+    seen = {}
+    for autoreset in vector.AUTORESET:
+        venv = vectorise(timed(9, shortest=2), 1, queue_size=4, autoreset=autoreset)
+        init = jax.jit(venv.init)(jax.random.key(0))
+        step = jax.jit(lambda v, venv=venv: venv.step(v, jnp.zeros(1, jnp.int32)))
+        lengths = []
+        for _ in range(200):
+            init, tick = step(init)
+            if tick.truncated[0]:
+                lengths.append(int(tick.info["episode_length"][0]))
+        seen[autoreset] = lengths
+    # An episode's length is drawn at its reset, from the queue's own keys.
+    count = min(map(len, seen.values()))
+    assert count > 20 and len(set(seen["same_step"])) > 3
+    assert seen["same_step"][:5] == seen["next_step"][:5]
+
+
+def test_statistics_per_agent_and_continuous_actions() -> None:
+    spec = Spec("pair-v0", (1,), action_low=(-1.0, -1.0), action_high=(1.0, 1.0), agents=("a", "b"))
+
+    def reset(key: Any) -> Any:
+        return jnp.zeros((2, 1)), jnp.zeros((2, 1))
+
+    def step(key: Any, state: Any, action: Any) -> Any:
+        state = state + action.sum(-1, keepdims=True)
+        never = jnp.zeros((), bool)
+        return state, state, action[:, 0], (state > 3).any(), never, {}
+
+    venv = vectorise(Env(spec, reset, step), 3)
+    vec = jax.jit(venv.init)(jax.random.key(0))
+    action = jnp.tile(jnp.array([[1.0, 0.0], [0.5, 0.0]])[None], (3, 1, 1)).at[1].mul(0.0)
+    step_all = jax.jit(venv.step)
+    for _ in range(4):
+        vec, tick = step_all(vec, action)
+    assert tick.reward.shape == (3, 2)
+    assert tick.terminated.tolist() == [True, False, True]
+    assert tick.info["episode_return"].tolist() == [[4, 2], [0, 0], [4, 2]]
+    assert vec.returns.tolist() == [[0, 0]] * 3 and vec.lengths.tolist() == [0, 4, 0]
+
+
+@pytest.mark.parametrize("name", ["FrozenLake-misc", "Catch-bsuite", "CartPole-v1"])
+def test_episodes_are_as_long_and_pay_as_much_as_with_auto_reset(name: str) -> None:
+    """Against gymnax's own resets on every step, in distribution: 3 standard errors, fixed keys."""
+    import gymnax
+
+    num_envs, steps = 64, 600
+    game, params = gymnax.make(name)
+    env = gymnax_env(name)
+    venv = vectorise(env, num_envs, queue_size=8)
+
+    @jax.jit
+    def ours(key: Any) -> Any:
+        def tick(vec: Any, key: Any) -> Any:
+            vec, seen = venv.step(vec, jax.random.randint(key, (num_envs,), 0, env.spec.num_actions))
+            done = seen.terminated | seen.truncated
+            return vec, (done, seen.info["episode_length"], seen.info["episode_return"])
+
+        init_key, key = jax.random.split(key)
+        return jax.lax.scan(tick, venv.init(init_key), jax.random.split(key, steps))[1]
+
+    @jax.jit
+    def theirs(key: Any) -> Any:
+        def tick(carry: Any, key: Any) -> Any:
+            state, length, total = carry
+            action_key, step_key = jax.random.split(key)
+            action = jax.random.randint(action_key, (num_envs,), 0, env.spec.num_actions)
+            out = jax.vmap(game.step, (0, 0, 0, None))(jax.random.split(step_key, num_envs), state, action, params)
+            length, total = length + 1, total + out[2]
+            done = out[3] | out[4]
+            return (out[1], jnp.where(done, 0, length), jnp.where(done, 0.0, total)), (done, length, total)
+
+        init_key, key = jax.random.split(key)
+        first = jax.vmap(game.reset, (0, None))(jax.random.split(init_key, num_envs), params)[1]
+        start = (strong(first), jnp.zeros(num_envs, jnp.int32), jnp.zeros(num_envs))
+        return jax.lax.scan(tick, start, jax.random.split(key, steps))[1]
+
+    with jax.numpy_rank_promotion("allow"):
+        sides = [jax.device_get(play(jax.random.key(seed))) for seed, play in enumerate((ours, theirs))]
+    for which in (1, 2):
+        one, two = (side[which][side[0]] for side in sides)
+        assert min(len(one), len(two)) > 500
+        error = np.sqrt(one.var(ddof=1) / len(one) + two.var(ddof=1) / len(two))
+        assert abs(one.mean() - two.mean()) <= 3 * error + 1e-9, (one.mean(), two.mean(), error)
 
 
 def test_mask_is_that_of_the_observation_in_the_state() -> None:
@@ -233,7 +393,7 @@ def test_integer_rewards_and_observations_keep_the_contract() -> None:
     def step(key: Any, state: Any, action: Any) -> Any:
         return jnp.int32(state + 1), state + 1, 1, state >= 2, jnp.zeros((), bool), {}
 
-    env = Env(ENV.spec.__class__("ints-v0", (), num_actions=2), lambda key: (jnp.float32(0), jnp.float32(0)), step)
+    env = Env(Spec("ints-v0", (), num_actions=2), lambda key: (jnp.float32(0), jnp.float32(0)), step)
     venv = vectorise(env, 2)
     vec = venv.init(jax.random.key(0))
     step_ = jax.jit(lambda v: jax.lax.scan(lambda v, _: venv.step(v, jnp.zeros(2, jnp.int32)), v, None, 4))
@@ -244,7 +404,7 @@ def test_integer_rewards_and_observations_keep_the_contract() -> None:
 
 
 def test_default_queue_size_follows_the_worlds_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    size = lambda n: jax.tree.leaves(jax.eval_shape(vectorise(ENV, n).init, jax.random.key(0)).queue)[0].shape[0]
+    size = lambda n: jax.tree.leaves(jax.eval_shape(vectorise(ENV, n).init, jax.random.key(0)).queue)[0].shape[1]
     assert size(3) == 3 and size(20) == 20
     monkeypatch.setattr(vector, "_LARGE_WORLD", 3)  # now a driven world is large
     assert size(3) == 8 and size(20) == 8
@@ -260,14 +420,16 @@ def test_large_worlds_are_the_same_worlds(monkeypatch: pytest.MonkeyPatch) -> No
 def test_wrong_sizes_and_modes_are_refused() -> None:
     with pytest.raises(ValueError, match="num_envs is 0; it must be at least 1"):
         vectorise(ENV, 0)
-    with pytest.raises(ValueError, match="autoreset is 'next_step'; only 'same_step' is available"):
-        vectorise(ENV, 2, autoreset="next_step")
+    with pytest.raises(ValueError, match=r"autoreset is 'disabled'; use 'same_step' \(PPO\) or 'next_step'"):
+        vectorise(ENV, 2, autoreset="disabled")
+    with pytest.raises(ValueError, match="shards is 4, which does not divide num_envs = 6; use shards = 3"):
+        vectorise(ENV, 6, shards=4)
     with pytest.raises(ValueError, match="queue_size is -1; it must be at least 1, or 0"):
         vectorise(ENV, 2, queue_size=-1)
 
 
 def test_craftax_equals_a_plain_queue() -> None:
-    env, num_envs, ticks = craftax_classic(), 16, 200
+    env, num_envs, ticks = craftax(classic=True), 16, 200
     reset, step = jax.jit(env.reset), jax.jit(jax.vmap(env.step))
     venv = vectorise(env, num_envs)
     ours = jax.jit(venv.step)
