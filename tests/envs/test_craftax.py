@@ -20,11 +20,12 @@ from tiny import assert_same_bits
 
 from mxnb.build import make
 from mxnb.envs import craftax
-from mxnb.envs.craftax import CLASSIC_ACHIEVEMENTS, craftax_classic, load_textures
+from mxnb.envs.craftax import CAUSES, load_textures
 from mxnb.envs.vector import make_worlds
 
 N, STEPS = 16, 300
-ENV = craftax_classic()
+ENV = craftax.craftax(classic=True)
+CLASSIC_ACHIEVEMENTS = tuple(name for name in ENV.spec.info if name not in CAUSES)
 GAME = CraftaxClassicSymbolicEnvNoAutoReset()
 
 
@@ -87,7 +88,7 @@ def test_spec_and_contract(played: Any) -> None:
         1323,
         17,
     )
-    assert spec.max_steps == 10_000 and len(spec.info) == 22 and len(spec.action_names) == 17
+    assert spec.max_steps == 10_000 and len(spec.info) == 22 + 4 and len(spec.action_names) == 17
     assert spec.action_names[0] == "noop" and make("Craftax-Classic-Symbolic-v1").spec == spec
     obs = np.stack([tick.obs for tick in played])
     assert obs.shape == (STEPS + 1, N, 1345) and obs.dtype == np.float32
@@ -114,11 +115,17 @@ def test_achievements_are_in_info(worlds: Any, played: Any) -> None:
     at = classic.Achievement.COLLECT_DIAMOND.value
     state = state.replace(achievements=state.achievements.at[:, at].set(True))
     info = ours(keys_at(0), state, jnp.zeros(N, jnp.int32))[5]
-    assert {name for name in info if info[name].all()} == {"collect_diamond"}
+    assert {name for name in info if info[name].all()} == {"collect_diamond", "cause/alive"}
 
 
 def flags(state: Any, action: int = 0) -> Any:
-    *_, terminated, truncated, _ = ours(keys_at(0), state, jnp.full(N, action, jnp.int32))
+    """(terminated, truncated) of one step, with the cause checked against them."""
+    *_, terminated, truncated, info = ours(keys_at(0), state, jnp.full(N, action, jnp.int32))
+    causes = np.stack([np.asarray(info[name]) for name in CAUSES])
+    assert set(np.unique(causes)) <= {0.0, 1.0} and (causes.sum(0) == 1).all()
+    np.testing.assert_array_equal(causes[1] + causes[3], terminated)
+    np.testing.assert_array_equal(causes[2], truncated)
+    assert not causes[3].any()  # Classic cannot be won
     return terminated, truncated
 
 
@@ -287,9 +294,9 @@ def test_pictures_are_rounded_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> No
     values = jnp.array([-3.0, 0.4, 0.6, 126.99999, 254.6, 300.0])
     monkeypatch.setattr(renderer, "make_craftax_pixel_renderer", lambda size: lambda state: values)
     monkeypatch.setattr(craftax, "load_textures", lambda constants: None)
-    craftax.classic_renderer.cache_clear()
+    craftax.renderer.cache_clear()
     try:
-        drawn = craftax.classic_renderer()(jnp.zeros(()))
+        drawn = craftax.renderer(classic)(jnp.zeros(()))
     finally:
-        craftax.classic_renderer.cache_clear()
+        craftax.renderer.cache_clear()
     assert drawn.dtype == jnp.uint8 and drawn.tolist() == [0, 0, 1, 127, 255, 255]

@@ -10,63 +10,17 @@ import numpy as np
 import pytest
 from craftax.craftax_classic import constants as classic
 from craftax.craftax_classic.constants import BlockType
+from exact_masks import check, distinct, play, prober
 
-from mxnb.envs.craftax import craftax_classic
-from mxnb.envs.vector import vectorise
+from mxnb.envs.craftax import craftax
 
-ENV = craftax_classic()
+ENV = craftax(classic=True)
 NUM_ENVS = 128
-VENV = vectorise(ENV, NUM_ENVS)
 ACTIONS = ENV.spec.action_names
+GAME = prober(ENV)
 
 
-@jax.jit
-def effects(keys, states):
-    """bool[B, 17]: whether the action's outcome differs from NOOP's in any leaf, for the given key."""
-
-    def one(key, state):
-        noop = ENV.step(key, state, jnp.int32(0))[1].replace(state_rng=None)
-
-        def differs(action):
-            after = ENV.step(key, state, action)[1].replace(state_rng=None)
-            pairs = zip(jax.tree.leaves(after), jax.tree.leaves(noop), strict=True)
-            return jnp.stack([(a != b).any() for a, b in pairs]).any()
-
-        return jax.lax.map(differs, jnp.arange(17))
-
-    return jax.vmap(one)(keys, states)
-
-
-masks = jax.jit(jax.vmap(ENV.action_mask))
-
-
-@jax.jit
-def advance(vec, keys, t, scripted):
-    """One step a key under random or scripted play; (VecState, the last state before its step)."""
-
-    def tick(vec, x):
-        key, t = x
-        keys = jax.random.split(key, NUM_ENVS)
-        by_script = jax.vmap(script, (0, 0, 0, None))(keys, vec.env, vec.mask, t)
-        action = jnp.where(scripted, by_script, jax.vmap(lambda k: jax.random.randint(k, (), 0, 17))(keys))
-        return VENV.step(vec, action)[0], None
-
-    vec, _ = jax.lax.scan(tick, vec, (keys, t))
-    return vec
-
-
-def play(scripted, steps, every, seed):
-    """States of NUM_ENVS environments after every `every`-th step."""
-    vec = jax.jit(VENV.init)(jax.random.key(seed))
-    kept = []
-    for i in range(steps // every):
-        keys = jax.random.split(jax.random.key(1000 * seed + i), every)
-        vec = advance(vec, keys, i * every + jnp.arange(every), scripted)
-        kept.append(jax.tree.map(np.asarray, vec.env.replace(state_rng=None)))  # no step reads state_rng
-    return jax.tree.map(lambda *x: np.concatenate(x), *kept)
-
-
-def script(key, state, mask, t):
+def script(key, state, mask, t, scripted):
     """Climbs the technology tree: new tools first, a table or furnace when one is needed, then the block in front."""
     have = state.inventory
     tools = jnp.array(
@@ -88,7 +42,8 @@ def script(key, state, mask, t):
     step = jnp.where(walk < 0.15, 1 + (walk * 1000).astype(int) % 4, 1 + (t // 23) % 4)
     for wanted, action in ((use, 5), (sleep, 6), (plant, 10), (stone, 7), (furnace, 9), (table, 8)):
         step = jnp.where(wanted, action, step)
-    return jnp.where(craft > 0, craft, step)
+    action = jnp.where(craft > 0, craft, step)
+    return jnp.where(scripted, action, jax.random.randint(key, (), 0, 17))
 
 
 def edited(states, seed):
@@ -144,42 +99,6 @@ def edited(states, seed):
     )
 
 
-def distinct(states):
-    rows = zip(*[np.asarray(x).reshape(len(states.map), -1) for x in jax.tree.leaves(states)], strict=True)
-    seen = {hash(b"".join(np.ascontiguousarray(x).tobytes() for x in row)) for row in rows}
-    return len(seen)
-
-
-def check(states, seed):
-    """Raises with the first state whose mask is wrong; returns how often each action was open."""
-    count = len(states.player_health)
-    mask = np.asarray(masks(states))
-    found = np.zeros_like(mask)
-    for start in range(0, count, 1000):
-        part = jax.tree.map(lambda x: x[start : start + 1000], states)  # noqa: B023
-        keys = jax.random.split(jax.random.key(seed + start), len(part.player_health))
-        found[start : start + 1000] = effects(keys, part)
-    wrong = np.argwhere(found & ~mask)
-    assert not len(wrong), f"masked, yet has an effect: {[(int(i), ACTIONS[a]) for i, a in wrong[:5]]}"
-    assert mask[:, 0].all()
-    # Effects that need luck (a sapling comes in 1 of 10 tries) get more keys, for the states still in doubt.
-    doubt = mask & ~found
-    doubt[:, 0] = False
-    for attempt in range(200):
-        rows = np.flatnonzero(doubt.any(1))
-        if not len(rows):
-            break
-        rows = np.resize(rows, -(-len(rows) // 100) * 100)  # few shapes, few compilations
-        part = jax.tree.map(lambda x: x[rows], states)  # noqa: B023
-        for start in range(0, len(rows), 100):
-            some = jax.tree.map(lambda x: x[start : start + 100], part)  # noqa: B023
-            keys = jax.random.split(jax.random.key(7919 * attempt + start), 100)
-            doubt[rows[start : start + 100]] &= ~np.asarray(effects(keys, some))
-    left = np.argwhere(doubt)
-    assert not len(left), f"open, yet never has an effect: {[(int(i), ACTIONS[a]) for i, a in left[:5]]}"
-    return mask.sum(0)
-
-
 @pytest.mark.parametrize(
     ("source", "steps", "every", "must_open"),
     [
@@ -189,11 +108,11 @@ def check(states, seed):
     ],
 )
 def test_mask_is_exact(source, steps, every, must_open):
-    states = play(source != "random", steps, every, seed=len(source))
+    states = play(ENV, NUM_ENVS, script, lambda s: s, steps, every, seed=len(source), given=source != "random")
     if source == "edited":
         states = edited(states, 0)
     total = distinct(states)
     assert total > 0.97 * len(states.map)  # 4,352 + 6,400 + 1,280 in all, so well over 10,000 distinct ones
-    opened = dict(zip(ACTIONS, check(states, seed=1).tolist(), strict=True))
+    opened = dict(zip(ACTIONS, check(GAME, states, seed=1).tolist(), strict=True))
     print(f"\n{source}: {total} distinct states; open: {opened}")
     assert all(opened[name] > 0 for name in must_open), "an action is never open here, so its mask was not tested"
