@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mxnb.agents.api import Agent
-from mxnb.config import canonical_env_id, make_config, use_compilation_cache
+from mxnb.config import GYMNAX, PROBES, canonical_env_id, make_config, use_compilation_cache
 from mxnb.envs.api import Env
 
 
-def _craftax_classic() -> Env:
-    from mxnb.envs.craftax import craftax_classic
+def _craftax(classic: bool, pixels: bool) -> Env:
+    from mxnb.envs.craftax import craftax
 
-    return craftax_classic()
+    return craftax(classic=classic, pixels=pixels)
 
 
 def _gymnax(name: str) -> Env:
@@ -25,11 +25,19 @@ def _gymnax(name: str) -> Env:
     return gymnax_env(name)
 
 
+def _probe(name: str) -> Env:
+    from mxnb.envs import probes
+
+    return getattr(probes, name)()
+
+
 ENVS: dict[str, Callable[[], Env]] = {
-    "craftax-classic-symbolic-v1": _craftax_classic,
-    "cartpole-v1": partial(_gymnax, "CartPole-v1"),
-    "acrobot-v1": partial(_gymnax, "Acrobot-v1"),
-    "mountaincar-v0": partial(_gymnax, "MountainCar-v0"),
+    "craftax-classic-symbolic-v1": partial(_craftax, True, False),
+    "craftax-classic-pixels-v1": partial(_craftax, True, True),
+    "craftax-symbolic-v1": partial(_craftax, False, False),
+    "craftax-pixels-v1": partial(_craftax, False, True),
+    **{name.lower(): partial(_gymnax, name) for name in GYMNAX},
+    **{name: partial(_probe, name.removeprefix("probe-").removesuffix("-v0")) for name in PROBES},
 }
 """Canonical id -> maker; the ids are `mxnb.config.ENV_IDS`."""
 
@@ -37,7 +45,7 @@ ENVS: dict[str, Callable[[], Env]] = {
 def make(env_id: str) -> Env:
     """The environment called `env_id`; ValueError names the nearest ids for an unknown one.
 
-    Ids are forgiving: any case, _ for -, without -symbolic, without the version.
+    Ids are forgiving: any case, _ for -, without -symbolic, the suite (-minatar) or the version.
     """
     return ENVS[canonical_env_id(env_id)]()
 

@@ -35,7 +35,26 @@ ALIASES = {
 }
 """Other people's names for our fields."""
 
-ENV_IDS = ("craftax-classic-symbolic-v1", "cartpole-v1", "acrobot-v1", "mountaincar-v0")
+GYMNAX = (
+    *("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
+    *("Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar", "Seaquest-MinAtar", "SpaceInvaders-MinAtar"),
+    *("Catch-bsuite", "DeepSea-bsuite", "MemoryChain-bsuite", "UmbrellaChain-bsuite", "DiscountingChain-bsuite"),
+    *("SimpleBandit-bsuite", "FourRooms-misc", "MetaMaze-misc", "PointRobot-misc", "BernoulliBandit-misc"),
+    *("GaussianBandit-misc", "Reacher-misc", "Swimmer-misc", "Pong-misc", "FrozenLake-misc"),
+)
+"""gymnax 1.0's registered tasks in its own spelling, without MNISTBandit-bsuite, which downloads its images."""
+
+PROBES = tuple(
+    f"probe-{name}-v0"
+    for name in ("value", "observation", "discount", "action", "policy", "mask", "truncation", "memory")
+)
+"""Environments with known answers; see `mxnb.envs.probes`."""
+
+ENV_IDS = (
+    *(f"craftax-{kind}-v1" for kind in ("classic-symbolic", "classic-pixels", "symbolic", "pixels")),
+    *(name.lower() for name in GYMNAX),
+    *PROBES,
+)
 """Every environment's canonical id; `mxnb.build.ENVS` holds their makers."""
 
 CELL = {
@@ -111,7 +130,7 @@ def parameters(cls: type, *, notebook: str = "", extra: Iterable[str] = ()) -> P
     except ValueError as error:
         problems.append(str(error))
         chosen, why = "cpu", ""
-    given = {k: cell[k] for k in ("env_id", "total_timesteps") if cell[k] and k in _names(cls)}
+    given = {k: cell[k] for k in ("env_id", "total_timesteps") if cell[k]}
     overrides = cell["overrides"] if isinstance(cell["overrides"], dict) else {}
     config, more, found = _assemble(cls, chosen, {"parameter": given, "override": overrides})
     _raise(cls, problems + found)
@@ -127,7 +146,7 @@ def parameters(cls: type, *, notebook: str = "", extra: Iterable[str] = ()) -> P
 
 
 def canonical_env_id(env_id: str) -> str:
-    """The canonical id that `env_id` means: any case, _ for -, without -symbolic, without the version.
+    """The canonical id that `env_id` means: any case, _ for -, without -symbolic, the suite or the version.
 
     Raises ValueError with the nearest ids when there is none.
     """
@@ -137,15 +156,16 @@ def canonical_env_id(env_id: str) -> str:
 
     spellings = {}
     for name in ENV_IDS:
-        stem = name.rsplit("-v", 1)[0]
+        stem = re.sub(r"-(v\d+|minatar|bsuite|misc)$", "", name)
         for other in (name, stem, name.replace("-symbolic", ""), stem.replace("-symbolic", "")):
             spellings[plain(other)] = name
     if plain(env_id) in spellings:
         return spellings[plain(env_id)]
+    if plain(env_id).startswith("mnistbandit"):
+        raise ValueError("MNISTBandit-bsuite downloads its images when it is made; mxnb runs without a network")
     near = dict.fromkeys(spellings[n] for n in difflib.get_close_matches(plain(env_id), spellings, n=3, cutoff=0.5))
-    raise ValueError(
-        f"unknown environment {env_id!r}; did you mean {' or '.join(near or ENV_IDS)}? All: {', '.join(ENV_IDS)}"
-    )
+    meant = f"; did you mean {' or '.join(near)}?" if near else ";"
+    raise ValueError(f"unknown environment {env_id!r}{meant} All: {', '.join(ENV_IDS)}")
 
 
 def run_root() -> Path:

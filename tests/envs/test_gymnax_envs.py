@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Iterator
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,48 +15,147 @@ import pytest
 from tiny import assert_same_bits
 
 from mxnb.build import ENVS, make
-from mxnb.envs.gymnax_envs import CLASSIC_CONTROL, gymnax_env
+from mxnb.config import GYMNAX
+from mxnb.envs.check import check
+from mxnb.envs.gymnax_envs import from_gymnax, gymnax_env
+from mxnb.kernels.packing import pack, unpack
 
 LIMITS = {"CartPole-v1": 500, "Acrobot-v1": 500, "MountainCar-v0": 200}
+
+
+CLASSIC_CONTROL = tuple(LIMITS)
+
+
+@pytest.fixture(autouse=True)
+def _gymnax_promotes() -> Iterator[None]:
+    """Some of gymnax's tasks rely on rank promotion, which our own code may not."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+BITS = ("Asterix", "Breakout", "Freeway", "SpaceInvaders", "Catch", "DeepSea", "FrozenLake")
 
 
 @cache
 def both(name: str) -> Any:
     env = gymnax_env(name)
     game, params = gymnax.make(name)
-    theirs = jax.jit(jax.vmap(lambda key, state, action: game.step_env(key, state, action, params)))
-    return SimpleNamespace(env=env, game=game, params=params, theirs=theirs, ours=jax.jit(jax.vmap(env.step)))
+    theirs = jax.jit(jax.vmap(lambda key, state, action: game.step(key, state, action, params)))
+
+    def look(obs: Any) -> Any:
+        if name.startswith("FrozenLake"):
+            return jax.nn.one_hot(obs, 16)
+        return jnp.asarray(obs, jnp.float32).reshape(-1, *env.spec.obs_shape)
+
+    ours = jax.jit(jax.vmap(env.step))
+    return SimpleNamespace(env=env, game=game, params=params, theirs=theirs, ours=ours, look=look)
 
 
-@pytest.mark.parametrize("name", CLASSIC_CONTROL)
+def assert_numbers(a: Any, b: Any, words: str) -> None:
+    """Equal but for the last bit: the two are compiled in different programs."""
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=words)
+
+
+@pytest.mark.parametrize("name", GYMNAX)
 def test_spec_says_what_the_environment_does(name: str) -> None:
     b = both(name)
-    spec = b.env.spec
-    obs, _ = b.env.reset(jax.random.key(0))
-    assert (obs.shape, obs.dtype) == (spec.obs_shape, spec.obs_dtype)
-    assert spec.num_actions == {"CartPole-v1": 2, "Acrobot-v1": 3, "MountainCar-v0": 3}[name]
-    assert spec.max_steps == LIMITS[name] == b.params.max_steps_in_episode
+    spec, actions = b.env.spec, b.game.action_space(b.params)
+    obs, state = b.env.reset(jax.random.key(0))
+    assert (obs.shape, obs.dtype) == (spec.obs_shape, spec.obs_dtype) and spec.obs_dtype == jnp.float32
+    assert spec.num_actions == getattr(actions, "n", 0)
+    if not spec.num_actions:
+        assert spec.action_low is not None and spec.action_high is not None
+        np.testing.assert_array_equal(np.broadcast_to(actions.low, actions.shape), np.float32(spec.action_low))
+        np.testing.assert_array_equal(np.broadcast_to(actions.high, actions.shape), np.float32(spec.action_high))
+    assert spec.max_steps == b.params.max_steps_in_episode
     assert spec.id == name.lower() and spec.id in ENVS and make(name).spec == spec
-    assert b.env.action_mask(None) is None and b.env.render(None) is None
+    assert b.env.action_mask(state) is None
 
 
-@pytest.mark.parametrize("name", CLASSIC_CONTROL)
+@pytest.mark.parametrize("name", GYMNAX)
 def test_steps_equal_gymnax(name: str) -> None:
-    b, n = both(name), 16
+    """Step by step with gymnax's own step, which splits its key and resets: its last observation is ours."""
+    b, n = both(name), 8
     keys = jax.random.split(jax.random.key(1), n)
-    ours = jax.vmap(b.env.reset)(keys)
-    assert_same_bits(ours, jax.vmap(lambda key: b.game.reset_env(key, b.params))(keys))
-    rng = np.random.default_rng(0)
-    state, ended = ours[1], 0
-    for t in range(120):
+    obs, state = jax.jit(jax.vmap(b.env.reset))(keys)
+    assert_numbers(obs, b.look(jax.jit(jax.vmap(lambda key: b.game.reset_env(key, b.params)))(keys)[0]), "reset:")
+    sample = jax.jit(jax.vmap(b.game.action_space(b.params).sample))
+    ended = 0
+    for t in range(60):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(2), t), n)
-        action = rng.integers(0, b.env.spec.num_actions, n).astype(np.int32)
-        obs, after, reward, terminated, truncated, info = b.ours(keys, state, action)
-        obs_, after_, reward_, terminated_, _ = b.theirs(keys, state, action)
-        assert_same_bits((obs, after, reward, terminated), (obs_, after_, reward_, terminated_), f"step {t}:")
-        assert not truncated.any() and info == {}
-        state, ended = after, ended + int(terminated.sum())
-    assert (ended > 0) == (name == "CartPole-v1")  # random play falls over, but solves neither of the others
+        action = sample(keys)
+        step_keys = jax.vmap(jax.random.split)(keys)[:, 0]
+        obs, after, reward, terminated, truncated, info = b.ours(step_keys, state, action)
+        _, after_, reward_, terminated_, truncated_, info_ = b.theirs(keys, state, action)
+        words = f"step {t}:"
+        assert_numbers(obs, b.look(info_["final_observation"]), words)
+        assert_numbers(reward, jnp.asarray(reward_, jnp.float32).reshape(n), words)
+        assert_same_bits((terminated, truncated), (terminated_, truncated_ & ~terminated_), words)
+        assert info == {}
+        done = np.asarray(terminated | truncated)
+        # On from gymnax's state, which begins an episode where one ended; elsewhere it must be ours.
+        state = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype).reshape(like.shape), after_, after)
+        rows = lambda tree, on=~done: jax.tree.map(lambda x: np.asarray(x)[on], tree)
+        jax.tree.map(partial(assert_numbers, words=words), rows(state), rows(after))
+        ended += int(done.sum())
+    if name in ("CartPole-v1", "Catch-bsuite", "DeepSea-bsuite", "FrozenLake-misc", "Breakout-MinAtar"):
+        assert ended > 0
+
+
+@pytest.mark.parametrize("name", sorted(n for n in GYMNAX if n.partition("-")[0] in BITS))
+def test_bits_are_bits(name: str) -> None:
+    b = both(name)
+    shape = b.env.spec.obs_shape
+    assert b.env.spec.num_binary == np.prod(shape)
+
+    @jax.jit
+    def look(key: Any) -> Any:
+        def tick(state: Any, key: Any) -> Any:
+            action = jax.random.randint(key, (), 0, b.env.spec.num_actions)
+            obs, after, _, terminated, truncated, _ = b.env.step(key, state, action)
+            fresh = b.env.reset(key)[1]
+            done = terminated | truncated
+            return jax.tree.map(lambda x, y: jnp.where(done, y, x), after, fresh), obs
+
+        return jax.lax.scan(tick, b.env.reset(key)[1], jax.random.split(key, 2000))[1]
+
+    obs = look(jax.random.key(0))
+    assert np.isin(obs, (0, 1)).all()
+    packed = pack(obs, b.env.spec.num_binary, shape)
+    assert packed.bits.nbytes == 2000 * -(-int(np.prod(shape)) // 8)
+    assert_same_bits(unpack(packed, b.env.spec.num_binary, shape), obs)
+
+
+@pytest.mark.parametrize("name", GYMNAX)
+def test_every_task_has_a_picture(name: str) -> None:
+    b = both(name)
+    _, state = b.env.reset(jax.random.key(3))
+    frame = b.env.render(state)
+    assert frame.shape == (240, 240, 3) and frame.dtype == np.uint8
+    assert len(np.unique(frame.reshape(-1, 3), axis=0)) > 2  # not an empty sheet
+
+
+def test_pictures_follow_the_state() -> None:
+    env = both("CartPole-v1").env
+    _, state = env.reset(jax.random.key(0))
+    left, right = (env.render(state.replace(x=jnp.float32(x))) for x in (-1.5, 1.5))
+    dark = lambda frame: np.argwhere(frame.sum(-1) < 150)[:, 1].mean()
+    assert dark(left) < 100 < 140 < dark(right)
+
+
+def test_ones_own_gymnax_environment() -> None:
+    from gymnax.environments.misc.frozen_lake import FrozenLake
+
+    game = FrozenLake(map_name="8x8")
+    env = from_gymnax(game, game.default_params, env_id="lake-8x8-v0")
+    assert env.spec.id == "lake-8x8-v0" and env.spec.obs_shape == (64,) and env.spec.max_steps == 200
+    obs, _state = env.reset(jax.random.key(0))
+    assert obs.sum() == 1 and obs[0] == 1 and check(env).ok
+
+
+def test_a_task_that_downloads_is_refused() -> None:
+    with pytest.raises(ValueError, match="downloads its images when it is made; mxnb runs without a network"):
+        make("MNISTBandit-bsuite")
 
 
 @pytest.mark.parametrize("name", CLASSIC_CONTROL)
