@@ -16,7 +16,7 @@ import optax
 from flax import struct
 
 from mxnb.agents.api import Agent, Health, Max, Mean
-from mxnb.envs.api import Env
+from mxnb.envs.api import Env, Spec
 from mxnb.envs.vector import VecEnv, VecStep, vectorise
 from mxnb.kernels.losses import explained_variance, normalise, ppo_policy_loss, value_loss
 from mxnb.kernels.masked import masked_categorical, sample_masked
@@ -224,7 +224,7 @@ def rollout(network: ActorCritic, config: PPOConfig, venv: VecEnv, state: State)
 
     Returns (envs, key, transitions [T, N, ...], V of the observation after the last step [N], metrics).
     """
-    num_binary = venv.spec.num_binary
+    spec = venv.spec
 
     def tick(carry: Any, _: None) -> Any:
         envs, key = carry
@@ -240,7 +240,7 @@ def rollout(network: ActorCritic, config: PPOConfig, venv: VecEnv, state: State)
             lambda: jnp.zeros_like(value),
         )
         transition = Transition(
-            obs=pack(envs.obs, num_binary),
+            obs=pack(envs.obs, spec.num_binary, spec.obs_shape),
             mask=mask,
             action=action,
             log_prob=log_prob,
@@ -270,7 +270,7 @@ def advantages(config: PPOConfig, transitions: Transition, last_value: Any) -> A
     return jax.vmap(stream, in_axes=1, out_axes=1)(*inputs)
 
 
-def update(network: ActorCritic, config: PPOConfig, optimiser: Any, num_binary: int, state: State, data: Any) -> Any:
+def update(network: ActorCritic, config: PPOConfig, optimiser: Any, spec: Spec, state: State, data: Any) -> Any:
     """`update_epochs` passes over the batch in shuffled minibatches.
 
     data: (transitions, (advantage, value_target)) with leaves [T, N, ...]. Returns (state, metrics).
@@ -281,7 +281,7 @@ def update(network: ActorCritic, config: PPOConfig, optimiser: Any, num_binary: 
     def minibatch(carry: Any, rows: Any) -> Any:
         params, opt_state = carry
         batch, gae_ = jax.tree.map(lambda x: x[rows], flat)
-        obs = unpack(batch.obs, num_binary)
+        obs = unpack(batch.obs, spec.num_binary, spec.obs_shape)
         grad_fn = jax.grad(partial(loss, network, config), has_aux=True)
         grads, metrics = grad_fn(params, obs, batch, gae_)
         updates, opt_state = optimiser.update(grads, opt_state, params)
@@ -310,7 +310,7 @@ def ppo(config: PPOConfig, env: Env) -> Agent:
     if not spec.num_actions:
         raise ValueError(f"{spec.id} has continuous actions; PPO here needs discrete ones")
     venv = vectorise(env, config.num_envs)
-    network = ActorCritic(spec.num_actions, config.hidden_dim, config.num_layers)
+    network = ActorCritic(spec.num_actions, config.hidden_dim, config.num_layers, len(spec.obs_shape))
     num_updates = config.total_timesteps // (config.num_envs * config.num_steps)
     steps = num_updates * config.num_minibatches * config.update_epochs
     lr = optax.linear_schedule(config.lr, 0.0, steps) if config.anneal_lr else config.lr
@@ -325,7 +325,7 @@ def ppo(config: PPOConfig, env: Env) -> Agent:
         envs, key, transitions, last_value, seen = rollout(network, config, venv, state)
         gae_ = advantages(config, transitions, last_value)
         state = replace(state, envs=envs, key=key)
-        state, metrics = update(network, config, optimiser, spec.num_binary, state, (transitions, gae_))
+        state, metrics = update(network, config, optimiser, spec, state, (transitions, gae_))
         fit = explained_variance(transitions.value.reshape(-1), gae_[1].reshape(-1))
         return state, metrics | seen | {"train/explained_variance": _mean(fit)}
 

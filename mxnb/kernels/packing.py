@@ -18,14 +18,16 @@ class Packed(NamedTuple):
     rest: Any  # [*B, D - num_binary], or with num_binary 0 the whole observation
 
 
-def pack(obs: Any, num_binary: int) -> Packed:
-    """Packs obs [*B, D]; exact where the first `num_binary` entries are 0 or 1, the rest is kept as it is.
+def pack(obs: Any, num_binary: int, obs_shape: tuple[int, ...] = ()) -> Packed:
+    """Packs obs [*B, *obs_shape]; exact where its first `num_binary` entries are 0 or 1, the rest is kept as it is.
 
-    With num_binary 0 any shape passes through unchanged.
+    obs_shape: shape of one observation, () for a flat one [*B, D]; entries count in row-major order. With
+    num_binary 0 any shape passes through unchanged.
     """
     if num_binary == 0:
         return Packed(jnp.zeros((obs.shape[0], 0), jnp.uint8), obs)
-    return Packed(jnp.packbits(obs[..., :num_binary] != 0, axis=-1), obs[..., num_binary:])
+    flat = obs.reshape(*obs.shape[: obs.ndim - len(obs_shape)], -1) if len(obs_shape) > 1 else obs
+    return Packed(jnp.packbits(flat[..., :num_binary] != 0, axis=-1), flat[..., num_binary:])
 
 
 def unpack_bits(bits: UInt8[Array, "*B bytes"], num_binary: int) -> Float[Array, "*B num_binary"]:
@@ -33,8 +35,9 @@ def unpack_bits(bits: UInt8[Array, "*B bytes"], num_binary: int) -> Float[Array,
     return jnp.unpackbits(bits, axis=-1, count=num_binary).astype(jnp.float32)
 
 
-def unpack(packed: Packed, num_binary: int) -> Any:
-    """The observation again, float32 where it was packed."""
+def unpack(packed: Packed, num_binary: int, obs_shape: tuple[int, ...] = ()) -> Any:
+    """The observation again, [*B, *obs_shape], float32 where it was packed."""
     if num_binary == 0:
         return packed.rest
-    return jnp.concatenate([unpack_bits(packed.bits, num_binary), packed.rest], axis=-1)
+    flat = jnp.concatenate([unpack_bits(packed.bits, num_binary), packed.rest], axis=-1)
+    return flat.reshape(*flat.shape[:-1], *obs_shape) if len(obs_shape) > 1 else flat

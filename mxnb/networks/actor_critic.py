@@ -7,7 +7,7 @@ import math
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen import initializers as init
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 
 class ActorCritic(nn.Module):
@@ -22,10 +22,12 @@ class ActorCritic(nn.Module):
     num_actions: int
     hidden_dim: int = 256
     num_layers: int = 2
+    obs_ndim: int = 1
 
     @nn.compact
-    def __call__(self, obs: Float[Array, "*B D"]) -> tuple[Float[Array, "*B A"], Float[Array, "*B"]]:
-        """obs -> (logits, value)."""
+    def __call__(self, obs: Shaped[Array, "*B"]) -> tuple[Float[Array, "*L A"], Float[Array, "*L"]]:
+        """obs -> (logits, value); the last `obs_ndim` axes of obs are one observation, read as one long row."""
+        obs = obs.reshape(*obs.shape[: obs.ndim - self.obs_ndim], -1)
         gain = init.orthogonal(math.sqrt(2.0))
 
         def layer(name: str, x: Array) -> Array:

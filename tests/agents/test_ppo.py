@@ -96,7 +96,11 @@ def test_first_ratios_are_one(env_name: str, use_mask: bool) -> None:
 
 
 def test_ratios_catch_an_observation_from_after_the_step() -> None:
-    late = mutant(ppo_module, "obs=pack(envs.obs, num_binary),", "obs=pack(after.obs, num_binary),")
+    late = mutant(
+        ppo_module,
+        "obs=pack(envs.obs, spec.num_binary, spec.obs_shape),",
+        "obs=pack(after.obs, spec.num_binary, spec.obs_shape),",
+    )
     off = np.abs(first_ratios(late, "masked") - 1)
     assert (off > 1e-5).mean() > 0.5
     late = mutant(ppo_module, "            mask=mask,\n", "            mask=after.mask,\n")
