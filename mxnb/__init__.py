@@ -8,26 +8,47 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mxnb import doctor, show
+    from mxnb.build import build, load_policy, make
+    from mxnb.config import parameters
+    from mxnb.envs.check import check
+    from mxnb.evaluate import evaluate
+    from mxnb.run.fit import fit
 
 __version__ = "0.1.0"
 _HOMES = {
     "make": "mxnb.build",
     "build": "mxnb.build",
+    "check": "mxnb.envs.check",
+    "doctor": "mxnb.doctor",
     "load_policy": "mxnb.build",
     "parameters": "mxnb.config",
     "fit": "mxnb.run.fit",
     "evaluate": "mxnb.evaluate",
     "show": "mxnb.show",
 }
-__all__ = [*sorted(_HOMES), "__version__"]
+__all__ = [
+    "__version__",
+    "build",
+    "check",
+    "doctor",
+    "evaluate",
+    "fit",
+    "load_policy",
+    "make",
+    "parameters",
+    "show",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'mxnb' has no attribute {name!r}; it exports {', '.join(sorted(_HOMES))}")
     module = import_module(_HOMES[name])
-    return module if name == "show" else getattr(module, name)
+    return module if name in ("show", "doctor") else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -12,7 +12,17 @@ NAMES = ("smoke", "cpu", "colab_t4", "colab_t4_small", "gpu", "tpu")
 """Every agent has exactly these; "auto" chooses among them."""
 
 # compare_timesteps belongs to notebook 02: the budget of each side of its masked-against-unmasked comparison.
+_LOOK = "takes a few minutes the first time and trains nothing"
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    # Not an agent: what notebook 01 looks at.
+    "env_checks": {
+        "smoke": {"num_envs": 8, "num_steps": 16, "check_all": False, "expect": "a test that all runs; no disk"},
+        "cpu": {"num_envs": 64, "num_steps": 256, "check_all": True, "expect": _LOOK},
+        "colab_t4": {"num_envs": 256, "num_steps": 256, "check_all": True, "expect": _LOOK},
+        "colab_t4_small": {"num_envs": 64, "num_steps": 256, "check_all": False, "expect": _LOOK},
+        "gpu": {"num_envs": 1024, "num_steps": 256, "check_all": True, "expect": _LOOK},
+        "tpu": {"num_envs": 2048, "num_steps": 256, "check_all": True, "expect": _LOOK},
+    },
     "ppo": {
         "smoke": {
             "num_envs": 8,

@@ -49,6 +49,8 @@ def imports(tree: ast.AST, package: str, deep: bool = False) -> Iterator[tuple[i
     """(line, module of mxnb, whether inside a function) for every import, `import_module("...")` included."""
     for node in ast.iter_child_nodes(tree):
         names: list[str] = []
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue  # for the type checker alone: nothing is imported at run time
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

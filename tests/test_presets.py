@@ -7,6 +7,7 @@ import pytest
 from mxnb import presets
 from mxnb.build import AGENTS
 from mxnb.config import make_config
+from mxnb.envs.check import EnvChecksConfig
 
 SCALE = {
     "num_envs",
@@ -24,7 +25,7 @@ SCALE = {
     "train_ratio",
     "starts",
 }
-BESIDES = {"compare_timesteps", "expect"}  # notebook 02's second budget, and words about the run
+BESIDES = {"compare_timesteps", "check_all", "expect"}  # notebook 02's second budget, and words about the run
 EVERY = [(agent, name) for agent in presets.PRESETS for name in presets.PRESETS[agent]]
 
 
@@ -36,7 +37,7 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_agent_has_exactly_the_six() -> None:
     six = ("smoke", "cpu", "colab_t4", "colab_t4_small", "gpu", "tpu")
     assert six == presets.NAMES
-    assert set(presets.PRESETS) == set(AGENTS)
+    assert set(presets.PRESETS) == {*AGENTS, "env_checks"}
     more = {"dreamer": ("probe", "size12m", "size25m")}
     for agent, table in presets.PRESETS.items():
         assert tuple(table) == six + more.get(agent, ()), agent
@@ -49,14 +50,14 @@ def test_only_scale_is_touched(agent: str, name: str) -> None:
 
 @pytest.mark.parametrize(("agent", "name"), EVERY)
 def test_each_builds_a_configuration_and_changes_no_meaning(agent: str, name: str) -> None:
-    config_class = AGENTS[agent][0]()
+    config_class = AGENTS[agent][0]() if agent in AGENTS else EnvChecksConfig
     plain, config = make_config(config_class), make_config(config_class, preset=name)
     table = presets.PRESETS[agent][name]
     assert all(getattr(config, field) == table[field] for field in set(table) - BESIDES)
     for field, origin in config.origins.items():
         if origin == "default":
             assert getattr(config, field) == getattr(plain, field)
-    assert config.total_timesteps >= config.num_envs * config.num_steps
+    assert agent not in AGENTS or config.total_timesteps >= config.num_envs * config.num_steps
     assert table["expect"]
 
 

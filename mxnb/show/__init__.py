@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mxnb.show._bars import achievements, actions
+    from mxnb.show._bars import achievements, actions, speed
+    from mxnb.show._checks import checks
     from mxnb.show._curves import curves, live_curves
     from mxnb.show._episodes import filmstrip, mask_picture, write_png
     from mxnb.show._figures import save
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _HOME = {
     "achievements": "_bars",
     "actions": "_bars",
+    "checks": "_checks",
     "curves": "_curves",
     "filmstrip": "_episodes",
     "health": "_health",
@@ -31,12 +33,14 @@ _HOME = {
     "read_metrics": "_runs",
     "save": "_figures",
     "source": "_source",
+    "speed": "_bars",
     "write_png": "_episodes",
 }
 
 __all__ = [
     "achievements",
     "actions",
+    "checks",
     "curves",
     "filmstrip",
     "health",
@@ -45,6 +49,7 @@ __all__ = [
     "read_metrics",
     "save",
     "source",
+    "speed",
     "write_png",
 ]
 

@@ -48,9 +48,48 @@ def actions(run: Any, baseline: Any = None, *, labels: Sequence[str] = ("this ru
     return _bars(shares, others, "Actions", "steps on which it was taken (%)", labels, limit=None)
 
 
+def speed(rates: Mapping[str, float], title: str = "Speed", unit: str = "environment steps per second") -> Figure:
+    """Draw one bar per way of doing the same work, in the given order, with its number and its share of the fastest.
+
+    Args:
+        rates: words for each way -> how many of `unit`; larger is better.
+
+    Raises:
+        ValueError: nothing given, or a rate that is not a positive number.
+    """
+    wrong = [name for name, rate in rates.items() if not 0 < rate < float("inf")]
+    if wrong or not rates:
+        raise ValueError(f"give positive rates to compare; wrong: {', '.join(wrong) or 'none given'}.")
+    rows, top = len(rates), max(rates.values())
+    fig = new_figure(height=0.85 + 0.34 * rows)
+    ax = fig.subplots()
+    style(ax, title, unit)
+    ax.barh(range(rows), list(rates.values()), 0.7, color=BLUE)
+    for i, rate in enumerate(rates.values()):
+        words = f"{rate:,.0f} ({percent(rate / top)})"
+        ax.annotate(words, (rate, i), (3, 0), textcoords="offset points", va="center", fontsize=SMALL, color=INK)
+    ax.set_yticks(range(rows), list(rates))
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(rows - 0.4, -0.6)
+    ax.set_xlim(0, 1.45 * top)
+    ax.xaxis.set_major_locator(_few_ticks())
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    ax.spines["left"].set_visible(False)
+    ax.grid(True, axis="x", color="#E6E6E6", linewidth=0.6)
+    ax.set_axisbelow(True)
+    return fig
+
+
+def _few_ticks() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(4)
+
+
 def _rates(source: Any, prefix: str, mend: str) -> dict[str, float]:
     if isinstance(source, Mapping):
-        rates = {str(name).removeprefix(prefix): float(rate) for name, rate in source.items()}
+        named = {str(name).removeprefix(prefix): float(rate) for name, rate in source.items()}
+        rates = {name: rate for name, rate in named.items() if "/" not in name}
         wrong = [f"{name} = {rate:g}" for name, rate in rates.items() if not 0 <= rate <= 1]
         if wrong:
             raise ValueError(f"rates are shares between 0 and 1, not percent: {', '.join(wrong[:3])}.")
@@ -60,8 +99,10 @@ def _rates(source: Any, prefix: str, mend: str) -> dict[str, float]:
         rows = tail(rows)
         names = sorted({key for row in rows for key in row if key.startswith(prefix) and number(row, key) is not None})
         means = {name.removeprefix(prefix): pooled_mean(rows, name) for name in names}
-        # Other environments put scores and counts into stats/; only shares belong in this picture.
-        rates = {name: mean for name, mean in means.items() if mean is not None and -1e-6 <= mean <= 1 + 1e-6}
+        # Other environments put scores and counts into stats/; only shares belong in this picture, and names
+        # with a / are of another kind (cause/death).
+        shares = {name: mean for name, mean in means.items() if mean is not None and -1e-6 <= mean <= 1 + 1e-6}
+        rates = {name: mean for name, mean in shares.items() if "/" not in name}
         where = str(run_path(source) / "metrics.jsonl")
     if not rates:
         raise ValueError(f"nothing to draw from {where}, where `{prefix}...` should be: {mend}.")
