@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness import HERE, Measurement, Target, plain, run_suite
 
-SUITES = ("stepping", "ppo", "first_update")
+SUITES = ("stepping", "stepping_full", "first_layer", "ppo", "first_update")
 
 
 def stepping(quick: bool) -> tuple[list[Measurement], list[Target]]:
@@ -30,7 +30,38 @@ def stepping(quick: bool) -> tuple[list[Measurement], list[Target]]:
         for size, limit in sizes
     ]
     targets.append(Target("exact resets against auto-reset, 64 envs", "queue_64", 30.0, "auto_reset_64"))
+    targets.append(Target("step with mask against step alone, 64 envs", "no_reset_64", 0.8, "no_reset_raw_64"))
+    targets.append(Target("compile time of step, mask and queue", "queue_64", 20.0, key="compile_s", at_least=False))
     return measurements, targets
+
+
+def stepping_full(quick: bool) -> tuple[list[Measurement], list[Target]]:
+    """The same on full Craftax."""
+    sizes = (64,) if quick else (64, 256)
+    seconds = "2" if quick else "8"
+    measurements = [
+        Measurement(f"{mode}_{size}", ("stepping.py", mode, str(size), "--game", "full", "--seconds", seconds), 60)
+        for size in sizes
+        for mode in ("queue", "no_reset", "no_reset_raw")
+    ]
+    targets = [
+        Target(f"exact resets against none, {size} envs", f"queue_{size}", 0.75, f"no_reset_{size}") for size in sizes
+    ]
+    targets.append(Target("step with mask against step alone, 64 envs", "no_reset_64", 0.8, "no_reset_raw_64"))
+    targets.append(Target("compile time of step, mask and queue", "queue_64", 50.0, key="compile_s", at_least=False))
+    return measurements, targets
+
+
+def first_layer(quick: bool) -> tuple[list[Measurement], list[Target]]:
+    """A first layer on Craftax's tiles: multiplied, and looked up in a table."""
+    games = ("classic",) if quick else ("classic", "full")
+    measurements = [
+        Measurement(f"{way}_{what}_{game}", ("first_layer.py", game, "1024", way, what), 12)
+        for game in games
+        for what in ("forward", "gradient")
+        for way in ("dense", "lookup")
+    ]
+    return measurements, []
 
 
 def ppo(quick: bool) -> tuple[list[Measurement], list[Target]]:
@@ -83,7 +114,7 @@ def main() -> int:
     out = args.out or (None if args.quick or args.only else HERE / "results")
     chosen = {}
     for name in names:
-        measurements, targets = {"stepping": stepping, "ppo": ppo, "first_update": first_update}[name](args.quick)
+        measurements, targets = globals()[name](args.quick)
         measurements = [m for m in measurements if args.only in m.name]
         here = {m.name for m in measurements} | {""}
         chosen[name] = measurements, [t for t in targets if t.top in here and t.bottom in here]

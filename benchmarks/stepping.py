@@ -1,6 +1,7 @@
-"""Env steps/s of Craftax-Classic-Symbolic-v1 under random actions, for one way of resetting.
+"""Env steps/s of symbolic Craftax under random actions, for one game and one way of resetting.
 
     python benchmarks/stepping.py queue 64
+    python benchmarks/stepping.py queue 64 --game full
 
 queue         our VecEnv: exact, independent resets from a queue of worlds
 no_reset      our Env record's step and mask, vmapped; finished environments go on: the approximate ceiling
@@ -18,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from measure import compile_timed, report, time_calls
 
-ENV_ID = "craftax-classic-symbolic-v1"
-NUM_ACTIONS = 17
+GAMES = {"classic": "Craftax-Classic-Symbolic-v1", "full": "Craftax-Symbolic-v1"}
+NUM_ACTIONS = {"classic": 17, "full": 43}
 MODES = ("queue", "no_reset", "no_reset_raw", "auto_reset")
 
 
@@ -28,12 +29,12 @@ def worlds(reset, key, num_envs: int):
     return jax.lax.map(reset, jax.random.split(key, num_envs), batch_size=8)
 
 
-def queue(num_envs: int):
+def queue(game: str, num_envs: int):
     """(init, tick) of our VecEnv; tick -> (state, reward[N], obs[N, *], mask, ended[N])."""
     from mxnb.build import make
     from mxnb.envs.vector import vectorise
 
-    envs = vectorise(make(ENV_ID), num_envs)
+    envs = vectorise(make(GAMES[game]), num_envs)
 
     def tick(state, key, action):
         state, step = envs.step(state, action)
@@ -42,11 +43,11 @@ def queue(num_envs: int):
     return envs.init, tick
 
 
-def no_reset(num_envs: int):
+def no_reset(game: str, num_envs: int):
     """(init, tick) of our Env record without any reset."""
     from mxnb.build import make
 
-    env = make(ENV_ID)
+    env = make(GAMES[game])
 
     def tick(state, key, action):
         keys = jax.random.split(key, num_envs)
@@ -56,11 +57,11 @@ def no_reset(num_envs: int):
     return lambda key: worlds(env.reset, key, num_envs)[1], tick
 
 
-def craftax(num_envs: int, auto_reset: bool):
+def craftax(game: str, num_envs: int, auto_reset: bool):
     """(init, tick) of Craftax's own environment, with its auto-reset or without."""
     from craftax.craftax_env import make_craftax_env_from_name
 
-    env = make_craftax_env_from_name("Craftax-Classic-Symbolic-v1", auto_reset=auto_reset)
+    env = make_craftax_env_from_name(GAMES[game], auto_reset=auto_reset)
     params = env.default_params
 
     def tick(state, key, action):
@@ -71,13 +72,13 @@ def craftax(num_envs: int, auto_reset: bool):
     return lambda key: worlds(lambda k: env.reset(k, params), key, num_envs)[1], tick
 
 
-def play(tick, num_envs: int, num_ticks: int):
+def play(tick, num_envs: int, num_ticks: int, num_actions: int):
     """state -> (state, sums): `num_ticks` ticks of uniformly random actions."""
 
     def body(carry, _):
         state, key = carry
         key, action_key, step_key = jax.random.split(key, 3)
-        action = jax.random.randint(action_key, (num_envs,), 0, NUM_ACTIONS)
+        action = jax.random.randint(action_key, (num_envs,), 0, num_actions)
         state, reward, obs, mask, ended = tick(state, step_key, action)
         return (state, key), (reward.sum(), obs.sum(), mask.sum(), ended.sum())
 
@@ -92,23 +93,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mode", choices=MODES)
     parser.add_argument("num_envs", type=int)
+    parser.add_argument("--game", choices=tuple(GAMES), default="classic")
     parser.add_argument("--seconds", type=float, default=5.0, help="shortest timed window")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     sides = {"queue": queue, "no_reset": no_reset}
     slow = args.mode == "auto_reset"
     if args.mode in sides:
-        init, tick = sides[args.mode](args.num_envs)
+        init, tick = sides[args.mode](args.game, args.num_envs)
     else:
-        init, tick = craftax(args.num_envs, slow)
+        init, tick = craftax(args.game, args.num_envs, slow)
     num_ticks = 8 if slow else 64
     key = jax.random.key(args.seed)
     first, init_compile_s = compile_timed(init, key, donate=False)
     carry = (first(key), jax.random.key(args.seed + 1))
-    chunk, compile_s = compile_timed(play(tick, args.num_envs, num_ticks), carry)
+    chunk, compile_s = compile_timed(play(tick, args.num_envs, num_ticks, NUM_ACTIONS[args.game]), carry)
     # Random episodes take about 142 steps: 192 ticks before the clock starts, so that deaths are spread out.
     count, seconds, cores, sums = time_calls(chunk, carry, warm_up=1 if slow else 3, calls=2, seconds=args.seconds)
     report(
+        game=args.game,
         mode=args.mode,
         num_envs=args.num_envs,
         steps_per_s=count * num_ticks * args.num_envs / seconds,
