@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness import HERE, Measurement, Target, plain, run_suite
 
-SUITES = ("stepping", "stepping_full", "first_layer", "ppo", "first_update")
+SUITES = ("stepping", "stepping_full", "queue_size", "first_layer", "ppo", "first_update")
 
 
 def stepping(quick: bool) -> tuple[list[Measurement], list[Target]]:
@@ -50,6 +50,17 @@ def stepping_full(quick: bool) -> tuple[list[Measurement], list[Target]]:
     targets.append(Target("step with mask against step alone, 64 envs", "no_reset_64", 0.8, "no_reset_raw_64"))
     targets.append(Target("compile time of step, mask and queue", "queue_64", 50.0, key="compile_s", at_least=False))
     return measurements, targets
+
+
+def queue_size(quick: bool) -> tuple[list[Measurement], list[Target]]:
+    """Worlds made at once: many are cheaper each, until a wide batch slows the CPU and memory down."""
+    sizes = (8,) if quick else (4, 8, 16, 32)
+    measurements = [
+        Measurement(f"{game}_{size}", ("stepping.py", "queue", "64", "--game", game, "--queue-size", str(size)), 35)
+        for game in ("classic", "full")
+        for size in sizes
+    ]
+    return measurements, []
 
 
 def first_layer(quick: bool) -> tuple[list[Measurement], list[Target]]:

@@ -14,6 +14,7 @@ and returned, so that nothing can be left out."""
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -29,12 +30,14 @@ def worlds(reset, key, num_envs: int):
     return jax.lax.map(reset, jax.random.split(key, num_envs), batch_size=8)
 
 
-def queue(game: str, num_envs: int):
-    """(init, tick) of our VecEnv; tick -> (state, reward[N], obs[N, *], mask, ended[N])."""
+def queue(game: str, num_envs: int, size: int = 0):
+    """(init, tick) of our VecEnv with `size` worlds in its queue (0: as it chooses);
+
+    tick -> (state, reward[N], obs[N, *], mask, ended[N])."""
     from mxnb.build import make
     from mxnb.envs.vector import vectorise
 
-    envs = vectorise(make(GAMES[game]), num_envs)
+    envs = vectorise(make(GAMES[game]), num_envs, queue_size=size)
 
     def tick(state, key, action):
         state, step = envs.step(state, action)
@@ -95,9 +98,10 @@ def main() -> None:
     parser.add_argument("num_envs", type=int)
     parser.add_argument("--game", choices=tuple(GAMES), default="classic")
     parser.add_argument("--seconds", type=float, default=5.0, help="shortest timed window")
+    parser.add_argument("--queue-size", type=int, default=0, help="worlds made at once (0: vectorise chooses)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    sides = {"queue": queue, "no_reset": no_reset}
+    sides = {"queue": partial(queue, size=args.queue_size), "no_reset": no_reset}
     slow = args.mode == "auto_reset"
     if args.mode in sides:
         init, tick = sides[args.mode](args.game, args.num_envs)
