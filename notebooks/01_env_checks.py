@@ -118,6 +118,7 @@ mxnb.show.checks(reports)
 # Here is a player at the start of an episode.
 
 # %%
+from mxnb.envs.check import random_action
 from mxnb.evaluate import random_policy, record
 
 names = env.spec.action_names or [str(action) for action in range(env.spec.num_actions)]
@@ -171,12 +172,29 @@ if is_classic:
 # member on every step and throws nearly all of them away. Here a queue of ready worlds rides along in the state: a
 # finished member takes the next one, each world is used once, and new ones are made only when the queue is empty.
 #
-# The same random actions, three ways of resetting:
+# First, what one of each costs here:
 
 # %%
 import time
 
-from mxnb.envs.check import random_action
+
+def milliseconds(fn, *args, repeats=20):
+    jax.block_until_ready(fn(*args))
+    start = time.perf_counter()
+    for _ in range(repeats):
+        jax.block_until_ready(fn(*args))
+    return 1000 * (time.perf_counter() - start) / repeats
+
+
+step = jax.jit(env.step)
+action = random_action(env.spec, jax.random.key(0), None)
+print(f"one reset: {milliseconds(reset, jax.random.key(0)):.2f} ms")
+print(f"one step:  {milliseconds(step, jax.random.key(0), state, action):.2f} ms")
+
+# %% [markdown]
+# Then the same random actions, with three ways of resetting:
+
+# %%
 from mxnb.envs.vector import vectorise
 
 num_envs, num_steps = p.config.num_envs, p.config.num_steps
