@@ -50,27 +50,28 @@ def make(env_id: str) -> Env:
     return ENVS[canonical_env_id(env_id)]()
 
 
-def _ppo(config: Any, env: Env) -> Agent:
-    from mxnb.agents.ppo import ppo
+def _ppo() -> tuple[type, Callable[..., Agent]]:
+    from mxnb.agents.ppo import PPOConfig, ppo
 
-    return ppo(config, env)
-
-
-def _ppo_config() -> type:
-    from mxnb.agents.ppo import PPOConfig
-
-    return PPOConfig
+    return PPOConfig, ppo
 
 
-AGENTS: dict[str, tuple[Callable[[], type], Callable[[Any, Env], Agent]]] = {"ppo": (_ppo_config, _ppo)}
-"""Agent name -> (its Config class, its maker)."""
+def _ppo_rnn() -> tuple[type, Callable[..., Agent]]:
+    from mxnb.agents.ppo_rnn import PPORnnConfig, ppo_rnn
+
+    return PPORnnConfig, ppo_rnn
+
+
+AGENTS: dict[str, Callable[[], tuple[type, Callable[..., Agent]]]] = {"ppo": _ppo, "ppo_rnn": _ppo_rnn}
+"""Agent name -> a function that imports it and gives (its Config class, its maker)."""
 
 
 def build(config: Any) -> tuple[Agent, Env]:
     """The agent and the environment that a configuration describes; turns on the compilation cache."""
     use_compilation_cache()
-    for config_class, maker in AGENTS.values():
-        if type(config) is config_class():
+    for agent in AGENTS.values():
+        config_class, maker = agent()
+        if type(config) is config_class:
             env = make(config.env_id)
             return maker(config, env), env
     raise TypeError(f"{type(config).__name__} is no agent's configuration; have {', '.join(AGENTS)}")
@@ -90,8 +91,8 @@ def load_policy(run_dir: str | Path) -> Any:
     if not (run_dir / "policy" / "params.npz").exists():
         raise FileNotFoundError(f"{run_dir} has no policy yet; train it to the end, or interrupt it once to export one")
     stored = json.loads((run_dir / "config.json").read_text())
-    config_class, maker = AGENTS[stored["agent"]]
-    config = make_config(config_class(), overrides=stored["config"])
+    config_class, maker = AGENTS[stored["agent"]]()
+    config = make_config(config_class, overrides=stored["config"])
     agent = maker(config, make(config.env_id))
     shapes = jax.eval_shape(agent.init, jax.random.key(0)).policy
     params = load_params(run_dir / "policy" / "params.npz", shapes)

@@ -137,11 +137,9 @@ def parameters(cls: type, *, notebook: str = "", extra: Iterable[str] = ()) -> P
     own = presets.PRESETS[_agent(cls)][chosen]
     values = {name: cell[name] or own.get(name, 0) for name in extra}
     config = replace(config, origins={**config.origins, "preset": chosen})
-    run_dir = Path(
-        cell["run_dir"] or os.environ.get("MXNB_RUN_DIR") or _default_run_dir(config, notebook, cell["seed"])
-    )
+    run_dir = Path(cell["run_dir"] or os.environ.get("MXNB_RUN_DIR") or default_run_dir(config, notebook, cell["seed"]))
     result = Parameters(config, chosen, cell["seed"], run_dir, cell["resume"], values, tuple(notes + more))
-    _announce(result, why, own.get("expect", ""))
+    announce(result, why, own.get("expect", ""))
     return result
 
 
@@ -289,9 +287,9 @@ def _canonical(name: str) -> str:
 
 
 def _agent(cls: type) -> str:
-    """PPOConfig -> ppo, PPORNNConfig -> ppornn, AverageRewardConfig -> average_reward."""
+    """PPOConfig -> ppo, PPORnnConfig -> ppo_rnn, AverageRewardConfig -> average_reward."""
     stem = cls.__name__.removesuffix("Config")
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", stem).lower()
+    return re.sub(r"(?<=[a-zA-Z])(?=[A-Z][a-z])", "_", stem).lower()
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
@@ -319,12 +317,14 @@ def _shell() -> Any:
     return get_ipython()
 
 
-def _default_run_dir(config: Any, notebook: str, seed: int) -> Path:
+def default_run_dir(config: Any, notebook: str, seed: int) -> Path:
+    """papermill_runs/local/<notebook, or runs>/<hash of the configuration>-s<seed>."""
     digest = hashlib.sha256(json.dumps(as_json(config), sort_keys=True).encode()).hexdigest()[:10]
     return run_root() / (notebook or "runs") / f"{digest}-s{seed}"
 
 
-def _announce(p: Parameters, why: str, expect: str) -> None:
+def announce(p: Parameters, why: str, expect: str) -> None:
+    """Prints the preset, why it was chosen, what to expect, and every value with its origin."""
     print(f"preset {p.preset} ({why}): {expect}" if expect else f"preset {p.preset} ({why})")
     rows = [(name, getattr(p.config, name), p.config.origins.get(name, "")) for name in _names(type(p.config))]
     rows += [(name, value, f"preset {p.preset}") for name, value in p.extra.items()]

@@ -12,6 +12,8 @@ NAMES = ("smoke", "cpu", "colab_t4", "colab_t4_small", "gpu", "tpu")
 """Every agent has exactly these; "auto" chooses among them."""
 
 # compare_timesteps belongs to notebook 02: the budget of each side of its masked-against-unmasked comparison.
+_SMOKE = "training takes seconds once compiled and learns nothing: a test that all runs; 10 MB of disk"
+_UNKNOWN = "not measured yet; up to 500 MB of disk"
 _LOOK = "takes a few minutes the first time and trains nothing"
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # Not an agent: what notebook 01 looks at.
@@ -71,6 +73,38 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "hidden_dim": 512,
             "compare_timesteps": 10_000_000,
             "expect": "not measured yet; 500 MB of disk",
+        },
+    },
+    "ppo_rnn": {
+        "smoke": {"num_envs": 8, "num_steps": 16, "total_timesteps": 1024, "hidden_dim": 32, "expect": _SMOKE},
+        "cpu": {"num_envs": 64, "num_steps": 64, "total_timesteps": 1_000_000, "hidden_dim": 256, "expect": _UNKNOWN},
+        "colab_t4": {
+            "num_envs": 64,
+            "num_steps": 128,
+            "total_timesteps": 5_000_000,
+            "hidden_dim": 256,
+            "expect": _UNKNOWN,
+        },
+        "colab_t4_small": {
+            "num_envs": 32,
+            "num_steps": 64,
+            "total_timesteps": 1_000_000,
+            "hidden_dim": 128,
+            "expect": _UNKNOWN,
+        },
+        "gpu": {
+            "num_envs": 1024,
+            "num_steps": 64,
+            "total_timesteps": 50_000_000,
+            "hidden_dim": 512,
+            "expect": _UNKNOWN,
+        },
+        "tpu": {
+            "num_envs": 2048,
+            "num_steps": 128,
+            "total_timesteps": 100_000_000,
+            "hidden_dim": 512,
+            "expect": _UNKNOWN,
         },
     },
 }

@@ -50,7 +50,7 @@ def test_only_scale_is_touched(agent: str, name: str) -> None:
 
 @pytest.mark.parametrize(("agent", "name"), EVERY)
 def test_each_builds_a_configuration_and_changes_no_meaning(agent: str, name: str) -> None:
-    config_class = AGENTS[agent][0]() if agent in AGENTS else EnvChecksConfig
+    config_class = AGENTS[agent]()[0] if agent in AGENTS else EnvChecksConfig
     plain, config = make_config(config_class), make_config(config_class, preset=name)
     table = presets.PRESETS[agent][name]
     assert all(getattr(config, field) == table[field] for field in set(table) - BESIDES)
@@ -67,7 +67,7 @@ def test_ppo_leaves_the_three_to_auto_scale(name: str) -> None:
 
 
 def test_the_sizes_of_ppo() -> None:
-    of = {name: make_config(AGENTS["ppo"][0](), preset=name) for name in presets.NAMES}
+    of = {name: make_config(AGENTS["ppo"]()[0], preset=name) for name in presets.NAMES}
     shape = {name: (c.num_envs, c.num_steps, c.num_layers, c.hidden_dim) for name, c in of.items()}
     assert shape["colab_t4"] == (64, 128, 2, 256)
     assert shape["colab_t4_small"] == (32, 64, 2, 128)

@@ -8,20 +8,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from mxnb.agents.api import Agent, Health, Max, Mean
+from mxnb.agents.api import Agent, Mean
+from mxnb.agents.on_policy import (
+    HEALTH,
+    acted,
+    adam,
+    check_network,
+    choose,
+    distribution,
+    env_action,
+    head_of,
+    mean,
+    pool,
+    tick_sums,
+)
+from mxnb.agents.scales import first_policy, in_units, learn_scales, standardise
 from mxnb.envs.api import Env, Spec
-from mxnb.envs.vector import VecEnv, VecStep, vectorise
-from mxnb.kernels.losses import explained_variance, normalise, ppo_policy_loss, value_loss
-from mxnb.kernels.masked import masked_categorical, sample_masked
+from mxnb.envs.vector import VecEnv, vectorise
+from mxnb.kernels.losses import clipped_value_loss, explained_variance, normalise, ppo_policy_loss, value_loss
 from mxnb.kernels.packing import pack, unpack
 from mxnb.kernels.returns import gae
+from mxnb.kernels.running import deviation
 from mxnb.networks.actor_critic import ActorCritic
 
 
@@ -45,6 +59,8 @@ class PPOConfig:
     """Adam's step size; 0: 5e-4 * 16 / (num_minibatches * update_epochs)."""
     anneal_lr: bool = True
     """Whether lr falls linearly to 0 over the run."""
+    warmup_updates: int = 0
+    """Updates over which lr rises from 0 first."""
     discount: float = 0.99
     """Discount of future reward per step."""
     lambda_: float = 0.8
@@ -53,16 +69,26 @@ class PPOConfig:
     """Ratios outside 1 +- clip_eps earn no further gradient."""
     ent_coef: float = 0.01
     """Weight of the entropy bonus."""
+    anneal_ent_coef: bool = False
+    """Whether ent_coef falls linearly to 0 over the run."""
     vf_coef: float = 0.5
     """Weight of the value loss."""
+    vf_clip_eps: float = 0.0
+    """Values that moved further than this from the rollout's earn no gradient towards it; 0: no such clip."""
     max_grad_norm: float = 0.5
     """Gradients are scaled down to this global norm."""
     hidden_dim: int = 256
     """Width of every layer."""
     num_layers: int = 2
-    """Hidden layers of actor and critic; the first is shared."""
+    """Hidden layers of actor and critic."""
+    shared_layers: int = 1
+    """How many of them, from the first, actor and critic share; 0: separate trunks."""
     normalise_advantage: bool = True
     """Whether each minibatch's advantages get mean 0 and standard deviation 1."""
+    normalise_value: bool = False
+    """Whether the critic learns targets of mean 0 and deviation 1 (PopArt); for returns far from 1."""
+    normalise_obs: bool = False
+    """Whether observations are scaled by their running mean and deviation; entries that are bits stay bits."""
     use_mask: bool = True
     """Whether the policy sees the environment's action mask; False samples from all actions."""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
@@ -74,9 +100,10 @@ class PPOConfig:
 
 
 BASE_LR = 5e-4
+_Config = TypeVar("_Config", bound=PPOConfig)
 
 
-def auto_scale(config: PPOConfig) -> PPOConfig:
+def auto_scale(config: _Config) -> _Config:
     """Fills in num_minibatches, update_epochs and lr where they are 0.
 
     f = max(1, batch // 32768); num_minibatches = min(4 f, 64); update_epochs = max(2, 4 // f);
@@ -118,7 +145,7 @@ def _out_of_range(config: PPOConfig) -> list[str]:
     problems += [
         f"{n} is {getattr(c, n)}; use more than 0" for n in ("clip_eps", "max_grad_norm") if getattr(c, n) <= 0
     ]
-    others = ("lr", "ent_coef", "vf_coef", "num_minibatches", "update_epochs")
+    others = ("lr", "ent_coef", "vf_coef", "num_minibatches", "update_epochs", "vf_clip_eps", "shared_layers")
     return problems + [f"{name} is {getattr(c, name)}; use 0 or more" for name in others if getattr(c, name) < 0]
 
 
@@ -127,43 +154,11 @@ def _raise(problems: list[str]) -> None:
         raise ValueError("\n".join(problems))
 
 
-HEALTH = (
-    Health(
-        "train/entropy_frac",
-        0.1,
-        1.01,
-        "the policy has collapsed: it hardly ever chooses between its legal actions",
-        "raise ent_coef (0.03, then 0.1) or lower lr, and start anew: a collapsed policy seldom recovers",
-    ),
-    Health(
-        "train/approx_kl",
-        -1e-3,
-        0.06,
-        "each update moves the policy far from the one that gathered the data",
-        "lower lr, or update_epochs, or raise num_envs * num_steps",
-    ),
-    Health(
-        "train/clip_frac",
-        0.0,
-        0.3,
-        "a large share of the samples is clipped, so much of the data earns no gradient",
-        "lower lr or update_epochs",
-    ),
-    Health(
-        "train/no_legal_action",
-        0.0,
-        0.0,
-        "a state had no legal action, so actions were drawn at random from all",
-        "mend the environment's action_mask: keep one action (NOOP, say) always legal",
-    ),
-)
-
-
 @struct.dataclass
 class State:
     """Everything that training needs to go on."""
 
-    policy: Any  # the network's parameters
+    policy: Any  # {"params": the network's}, with the options on "obs_stats" and "value_stats" (Running)
     opt_state: Any  # Adam's moments and step count
     envs: Any  # VecState
     update: Any  # int32: updates done
@@ -175,7 +170,7 @@ class Transition(NamedTuple):
 
     obs: Any  # Packed: what the action was sampled from
     mask: Any  # bool[N, A] of that moment, or None
-    action: Any  # int32[N]
+    action: Any  # int32[N], or float32[N, D] before it is clipped to the environment's bounds
     log_prob: Any  # float32[N]
     value: Any  # float32[N]
     reward: Any  # float32[N]
@@ -184,42 +179,52 @@ class Transition(NamedTuple):
     final_value: Any  # float32[N]: V(final_obs) where truncated, else 0
 
 
-def forward(network: ActorCritic, params: Any, obs: Any) -> Any:
-    """(logits [*B, A], value [*B]) of observations [*B, D]."""
-    return network.apply(params, obs)
+def forward(network: Any, policy: Any, obs: Any) -> Any:
+    """(head [*B, K], value [*B] in units of the reward) of observations [*B, *o].
+
+    policy: the network's params; with the options on, obs_stats and value_stats as well.
+    """
+    head, value = network.apply({"params": policy["params"]}, standardise(policy, obs))
+    return head, in_units(policy, value)
 
 
-def loss(network: ActorCritic, config: PPOConfig, params: Any, obs: Any, batch: Transition, gae_: Any) -> Any:
+def loss(config: PPOConfig, spec: Spec, policy: Any, seen: Any, batch: Transition, gae_: Any, ent_coef: Any) -> Any:
     """Clipped policy loss + vf_coef * value loss - ent_coef * entropy, over one minibatch [B].
 
-    gae_: (advantage, value_target), each [B]. Returns (loss, metrics).
+    seen: (head [B, K], value [B]) under the new parameters; gae_: (advantage, value_target), each [B].
+    Returns (loss, metrics).
     """
-    advantage, value_target = gae_
-    logits, value = forward(network, params, obs)
-    dist = masked_categorical(logits, batch.mask)
+    (head, value), (advantage, value_target) = seen, gae_
+    dist = distribution(spec, head, batch.mask)
     log_prob: Any = dist.log_prob(batch.action)
     if config.normalise_advantage:
         advantage = normalise(advantage)
-    policy = ppo_policy_loss(log_prob, batch.log_prob, advantage, clip_eps=config.clip_eps)
-    vf_loss = value_loss(value, value_target)
+    surrogate = ppo_policy_loss(log_prob, batch.log_prob, advantage, clip_eps=config.clip_eps)
+    scale = deviation(policy["value_stats"]) if config.normalise_value else 1.0
+    value, value_target = value / scale, value_target / scale
+    if config.vf_clip_eps:
+        vf_loss = clipped_value_loss(value, batch.value / scale, value_target, clip_eps=config.vf_clip_eps)
+    else:
+        vf_loss = value_loss(value, value_target)
     entropy = dist.entropy()
-    total = policy.loss + config.vf_coef * vf_loss - config.ent_coef * entropy.mean()
-    legal = jnp.full(entropy.shape, logits.shape[-1]) if batch.mask is None else batch.mask.sum(-1)
-    choice = legal > 1  # with one legal action there is nothing to choose
-    share = jnp.where(choice, entropy / jnp.log(jnp.maximum(legal, 2)), 0.0)
+    total = surrogate.loss + config.vf_coef * vf_loss - ent_coef * entropy.mean()
     metrics = {
-        "train/total_loss": _mean(total),
-        "train/pg_loss": _mean(policy.loss),
-        "train/vf_loss": _mean(vf_loss),
-        "train/entropy": _mean(entropy.mean()),
-        "train/entropy_frac": Mean(share.sum(), choice.sum(dtype=jnp.float32)),
-        "train/approx_kl": _mean(policy.approx_kl),
-        "train/clip_frac": _mean(policy.clip_frac),
+        "train/total_loss": mean(total),
+        "train/pg_loss": mean(surrogate.loss),
+        "train/vf_loss": mean(vf_loss),
+        "train/entropy": mean(entropy.mean()),
+        "train/approx_kl": mean(surrogate.approx_kl),
+        "train/clip_frac": mean(surrogate.clip_frac),
     }
+    if spec.num_actions:
+        legal = jnp.full(entropy.shape, head.shape[-1]) if batch.mask is None else batch.mask.sum(-1)
+        choice = legal > 1  # with one legal action there is nothing to choose
+        share = jnp.where(choice, entropy / jnp.log(jnp.maximum(legal, 2)), 0.0)
+        metrics["train/entropy_frac"] = Mean(share.sum(), choice.sum(dtype=jnp.float32))
     return total, metrics
 
 
-def rollout(network: ActorCritic, config: PPOConfig, venv: VecEnv, state: State) -> Any:
+def rollout(network: Any, config: PPOConfig, venv: VecEnv, state: State) -> Any:
     """`num_steps` steps of all environments with the current policy.
 
     Returns (envs, key, transitions [T, N, ...], V of the observation after the last step [N], metrics).
@@ -230,10 +235,10 @@ def rollout(network: ActorCritic, config: PPOConfig, venv: VecEnv, state: State)
         envs, key = carry
         key, action_key = jax.random.split(key)
         mask = envs.mask if config.use_mask else None
-        logits, value = forward(network, state.policy, envs.obs)
-        action = sample_masked(action_key, logits, mask)
-        log_prob = masked_categorical(logits, mask).log_prob(action)
-        after, seen = venv.step(envs, action)
+        head, value = forward(network, state.policy, envs.obs)
+        action = choose(spec, action_key, head, mask)
+        log_prob = distribution(spec, head, mask).log_prob(action)
+        after, seen = venv.step(envs, env_action(spec, action))
         final_value = jax.lax.cond(
             seen.truncated.any(),
             lambda: jnp.where(seen.truncated, forward(network, state.policy, seen.final_obs)[1], 0.0),
@@ -250,12 +255,12 @@ def rollout(network: ActorCritic, config: PPOConfig, venv: VecEnv, state: State)
             truncated=seen.truncated,
             final_value=final_value,
         )
-        return (after, key), (transition, _sums(venv, action, mask, seen))
+        return (after, key), (transition, tick_sums(spec, action, mask, seen))
 
     (envs, key), (transitions, sums) = jax.lax.scan(tick, (state.envs, state.key), None, config.num_steps)
     last_value = forward(network, state.policy, envs.obs)[1]
-    metrics = _pool(sums)
-    metrics["train/num_episodes"] = _mean(metrics["train/mean_episode_return"].count)
+    metrics = pool(sums)
+    metrics["train/num_episodes"] = mean(metrics["train/mean_episode_return"].count)
     return envs, key, transitions, last_value, metrics
 
 
@@ -270,23 +275,24 @@ def advantages(config: PPOConfig, transitions: Transition, last_value: Any) -> A
     return jax.vmap(stream, in_axes=1, out_axes=1)(*inputs)
 
 
-def update(network: ActorCritic, config: PPOConfig, optimiser: Any, spec: Spec, state: State, data: Any) -> Any:
+def update(network: Any, config: PPOConfig, optimiser: Any, spec: Spec, state: State, data: Any) -> Any:
     """`update_epochs` passes over the batch in shuffled minibatches.
 
     data: (transitions, (advantage, value_target)) with leaves [T, N, ...]. Returns (state, metrics).
     """
     size = config.num_envs * config.num_steps
     flat = jax.tree.map(lambda x: x.reshape(size, *x.shape[2:]), data)
+    ent_coef = entropy_weight(config, state.update)
 
     def minibatch(carry: Any, rows: Any) -> Any:
-        params, opt_state = carry
         batch, gae_ = jax.tree.map(lambda x: x[rows], flat)
         obs = unpack(batch.obs, spec.num_binary, spec.obs_shape)
-        grad_fn = jax.grad(partial(loss, network, config), has_aux=True)
-        grads, metrics = grad_fn(params, obs, batch, gae_)
-        updates, opt_state = optimiser.update(grads, opt_state, params)
-        metrics["train/grad_norm"] = _mean(optax.tree.norm(grads))
-        return (optax.apply_updates(params, updates), opt_state), metrics
+
+        def objective(params: Any) -> Any:
+            policy = state.policy | params
+            return loss(config, spec, policy, forward(network, policy, obs), batch, gae_, ent_coef)
+
+        return descend(optimiser, objective, carry)
 
     def epoch(carry: Any, key: Any) -> Any:
         # One sort of random words shuffles; jax.random.permutation sorts twice to rule out ties (1 in 2^32 a pair).
@@ -295,31 +301,53 @@ def update(network: ActorCritic, config: PPOConfig, optimiser: Any, spec: Spec, 
 
     key, shuffle_key = jax.random.split(state.key)
     keys = jax.random.split(shuffle_key, config.update_epochs)
-    (params, opt_state), metrics = jax.lax.scan(epoch, (state.policy, state.opt_state), keys)
-    state = replace(state, policy=params, opt_state=opt_state, key=key, update=state.update + 1)
-    return state, _pool(_pool(metrics))
+    params = {"params": state.policy["params"]}
+    (params, opt_state), metrics = jax.lax.scan(epoch, (params, state.opt_state), keys)
+    policy = learn_scales(config, spec, state.policy | params, data)
+    state = replace(state, policy=policy, opt_state=opt_state, key=key, update=state.update + 1)
+    return state, pool(pool(metrics))
 
 
-def ppo(config: PPOConfig, env: Env) -> Agent:
-    """Masked PPO on `env`, whose actions must be discrete.
+def entropy_weight(config: PPOConfig, update: Any) -> Any:
+    """ent_coef at this update."""
+    num_updates = config.total_timesteps // (config.num_envs * config.num_steps)
+    return config.ent_coef * (1.0 - update / num_updates) if config.anneal_ent_coef else config.ent_coef
 
-    Raises ValueError for sizes that do not fit together and for continuous actions.
+
+def descend(optimiser: Any, objective: Any, carry: Any) -> Any:
+    """One gradient step of (params, opt_state) down objective(params) -> (loss, metrics)."""
+    params, opt_state = carry
+    grads, metrics = jax.grad(objective, has_aux=True)(params)
+    updates, opt_state = optimiser.update(grads, opt_state, params)
+    metrics["train/grad_norm"] = mean(optax.tree.norm(grads))
+    return (optax.apply_updates(params, updates), opt_state), metrics
+
+
+def ppo(config: PPOConfig, env: Env, network: Any = None) -> Agent:
+    """Masked PPO on `env`, with discrete or continuous actions.
+
+    network: a flax module, obs [*B, *o] -> (head [*B, K], value [*B]), instead of `ActorCritic`; K is the number of
+    actions, or twice the number of action entries. For `normalise_value` its last layer is a Dense called "value".
+    Raises ValueError for sizes that do not fit together, several agents, and unbounded actions.
     """
     config = config.resolve()
     spec = env.spec
-    if not spec.num_actions:
-        raise ValueError(f"{spec.id} has continuous actions; PPO here needs discrete ones")
+    head = head_of(spec)
+    if network is None:
+        sizes = (config.hidden_dim, config.num_layers, len(spec.obs_shape), config.shared_layers)
+        network = ActorCritic(head["num_outputs"], *sizes, gaussian=head["gaussian"])
+    else:
+        obs = jnp.zeros((2, *spec.obs_shape), spec.obs_dtype)
+        check_network(spec, jax.eval_shape(network.init_with_output, jax.random.key(0), obs)[0], (2,))
     venv = vectorise(env, config.num_envs)
-    network = ActorCritic(spec.num_actions, config.hidden_dim, config.num_layers, len(spec.obs_shape))
     num_updates = config.total_timesteps // (config.num_envs * config.num_steps)
-    steps = num_updates * config.num_minibatches * config.update_epochs
-    lr = optax.linear_schedule(config.lr, 0.0, steps) if config.anneal_lr else config.lr
-    optimiser = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(lr, eps=1e-5))
+    optimiser = adam(config, num_updates)
 
     def init(key: Any) -> State:
         net_key, env_key, key = jax.random.split(key, 3)
-        params = network.init(net_key, jnp.zeros((1, *spec.obs_shape)))
-        return State(params, optimiser.init(params), venv.init(env_key), jnp.zeros((), jnp.int32), key)
+        policy = first_policy(config, spec, network.init(net_key, jnp.zeros((1, *spec.obs_shape), spec.obs_dtype)))
+        opt_state = optimiser.init({"params": policy["params"]})
+        return State(policy, opt_state, venv.init(env_key), jnp.zeros((), jnp.int32), key)
 
     def step(state: State) -> tuple[State, dict[str, Any]]:
         envs, key, transitions, last_value, seen = rollout(network, config, venv, state)
@@ -327,19 +355,11 @@ def ppo(config: PPOConfig, env: Env) -> Agent:
         state = replace(state, envs=envs, key=key)
         state, metrics = update(network, config, optimiser, spec, state, (transitions, gae_))
         fit = explained_variance(transitions.value.reshape(-1), gae_[1].reshape(-1))
-        return state, metrics | seen | {"train/explained_variance": _mean(fit)}
+        return state, metrics | seen | {"train/explained_variance": mean(fit)}
 
-    def act(params: Any, obs: Any, mask: Any, memory: Any, key: Any) -> Any:
-        logits, value = forward(network, params, obs)
-        mask = mask if config.use_mask else None
-        dist = masked_categorical(logits, mask)
-        action = dist.probs.argmax(-1) if key is None else sample_masked(key, logits, mask)
-        extras = {
-            "value": value,
-            "log_prob": dist.log_prob(action),
-            "entropy": dist.entropy(),
-            "probs": dist.probs,
-        }
+    def act(policy: Any, obs: Any, mask: Any, memory: Any, key: Any) -> Any:
+        head, value = forward(network, policy, obs)
+        action, extras = acted(spec, key, head, value, mask if config.use_mask else None)
         return action, memory, extras
 
     return Agent(
@@ -354,38 +374,3 @@ def ppo(config: PPOConfig, env: Env) -> Agent:
         act=act,
         health=HEALTH,
     )
-
-
-def _mean(value: Any) -> Mean:
-    return Mean(value, jnp.ones(()))
-
-
-def _pool(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Pools metrics over their leading axis: sums add up, maxima compete."""
-    return {
-        name: Max(m.value.max(0)) if isinstance(m, Max) else Mean(m.total.sum(0), m.count.sum(0))
-        for name, m in metrics.items()
-    }
-
-
-def _sums(venv: VecEnv, action: Any, mask: Any, seen: VecStep) -> dict[str, Any]:
-    """One tick's metrics: rewards, action counts, and the statistics of episodes that ended in it."""
-    spec, n = venv.spec, jnp.float32(venv.num_envs)
-    done = seen.terminated | seen.truncated
-    ended = done.sum(dtype=jnp.float32)
-
-    def over_ended(x: Any) -> Mean:
-        return Mean(jnp.where(done, x, 0.0).sum(dtype=jnp.float32), ended)
-
-    names = spec.action_names or tuple(str(i) for i in range(spec.num_actions))
-    counts = (action[:, None] == jnp.arange(spec.num_actions)[None]).sum(0, dtype=jnp.float32)
-    sums: dict[str, Any] = {
-        "train/mean_reward": Mean(seen.reward.sum(), n),
-        "train/mean_episode_return": over_ended(seen.info["episode_return"]),
-        "train/mean_episode_length": over_ended(seen.info["episode_length"]),
-    }
-    sums |= {f"actions/{name}": Mean(counts[i], n) for i, name in enumerate(names)}
-    sums |= {f"stats/{name}": over_ended(seen.info[name]) for name in spec.info}
-    if mask is not None:
-        sums["train/no_legal_action"] = Max((~mask.any(-1)).any().astype(jnp.float32))
-    return sums

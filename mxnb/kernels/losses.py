@@ -42,6 +42,23 @@ def value_loss(value: Float[Array, "B"], value_target: Float[Array, "B"]) -> Flo
     return 0.5 * jnp.square(value - value_target).mean()
 
 
+def clipped_value_loss(
+    value: Float[Array, "B"],
+    old_value: Float[Array, "B"],
+    value_target: Float[Array, "B"],
+    *,
+    clip_eps: float,
+) -> Float[Array, ""]:
+    """Half the mean of the larger of two squared errors: V's own, and V's kept within clip_eps of the old value.
+
+    mean(max((V - target)^2, (V_old + clip(V - V_old, -eps, eps) - target)^2)) / 2. Source: the PPO of OpenAI
+    baselines, described in Engstrom et al. 2020, arXiv:2005.12729; Andrychowicz et al. 2021, arXiv:2006.05990,
+    found that it does not help. clip_eps has the unit of the values.
+    """
+    kept = old_value + jnp.clip(value - old_value, -clip_eps, clip_eps)
+    return 0.5 * jnp.maximum(jnp.square(value - value_target), jnp.square(kept - value_target)).mean()
+
+
 def normalise(advantage: Float[Array, "B"]) -> Float[Array, "B"]:
     """Shifts and scales to mean 0 and standard deviation 1 (biased, plus 1e-8)."""
     centred = advantage - advantage.mean()

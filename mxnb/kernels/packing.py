@@ -15,7 +15,7 @@ class Packed(NamedTuple):
     """A packed observation: `bits` holds the binary entries, eight to a byte; `rest` the others."""
 
     bits: Any  # uint8[*B, ceil(num_binary / 8)], or with num_binary 0 None
-    rest: Any  # [*B, D - num_binary], or with num_binary 0 the whole observation
+    rest: Any  # [*B, D - num_binary]; with num_binary 0 the whole observation, with num_binary D None
 
 
 def pack(obs: Any, num_binary: int, obs_shape: tuple[int, ...] = ()) -> Packed:
@@ -25,9 +25,10 @@ def pack(obs: Any, num_binary: int, obs_shape: tuple[int, ...] = ()) -> Packed:
     num_binary 0 any shape passes through unchanged.
     """
     if num_binary == 0:
-        return Packed(jnp.zeros((obs.shape[0], 0), jnp.uint8), obs)
+        return Packed(None, obs)
     flat = obs.reshape(*obs.shape[: obs.ndim - len(obs_shape)], -1) if len(obs_shape) > 1 else obs
-    return Packed(jnp.packbits(flat[..., :num_binary] != 0, axis=-1), flat[..., num_binary:])
+    rest = flat[..., num_binary:] if flat.shape[-1] > num_binary else None
+    return Packed(jnp.packbits(flat[..., :num_binary] != 0, axis=-1), rest)
 
 
 def unpack_bits(bits: UInt8[Array, "*B bytes"], num_binary: int) -> Float[Array, "*B num_binary"]:
@@ -39,5 +40,6 @@ def unpack(packed: Packed, num_binary: int, obs_shape: tuple[int, ...] = ()) -> 
     """The observation again, [*B, *obs_shape], float32 where it was packed."""
     if num_binary == 0:
         return packed.rest
-    flat = jnp.concatenate([unpack_bits(packed.bits, num_binary), packed.rest], axis=-1)
+    flat = unpack_bits(packed.bits, num_binary)
+    flat = flat if packed.rest is None else jnp.concatenate([flat, packed.rest], axis=-1)
     return flat.reshape(*flat.shape[:-1], *obs_shape) if len(obs_shape) > 1 else flat

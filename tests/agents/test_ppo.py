@@ -268,7 +268,7 @@ def test_update_equals_the_equations_written_out() -> None:
     )
     state = replace(r.state, opt_state=optimiser.init(r.state.policy))
     gae_ = ppo_module.advantages(config, r.data, r.last_value)
-    run = jax.jit(lambda s, d: ppo_module.update(r.network, config, optimiser, BITS, s, d))
+    run = jax.jit(lambda s, d: ppo_module.update(r.network, config, optimiser, r.spec, s, d))
     after, metrics = run(state, (r.data, gae_))
     means = {name: float(m.total / m.count) for name, m in metrics.items()}
 
@@ -325,7 +325,8 @@ def test_update_equals_the_equations_written_out() -> None:
     _, parts = plain_loss(jax.tree.map(np.float64, state.policy), config, batch, np)
     t = jax.tree.map(lambda x: x.reshape(128, *x.shape[2:]), r.data)
     gae_ = tuple(x.reshape(-1) for x in gae_)
-    _, seen = ppo_module.loss(r.network, config, state.policy, jnp.asarray(batch["obs"]), t, gae_)
+    out = ppo_module.forward(r.network, state.policy, jnp.asarray(batch["obs"]))
+    _, seen = ppo_module.loss(config, r.spec, state.policy, out, t, gae_, config.ent_coef)
     for name, mean in seen.items():
         assert float(mean.total / mean.count) == pytest.approx(float(parts[name]), rel=1e-4, abs=1e-5), name
     assert agent.steps_per_update == 128 and agent.num_updates == 10
@@ -435,10 +436,12 @@ def test_sizes_that_do_not_fit_are_listed_with_the_mend() -> None:
         ppo(PPOConfig(num_envs=1, num_steps=1, total_timesteps=10), timed(3))
 
 
-def test_continuous_actions_are_refused() -> None:
-    spec = Spec("reach-v0", (2,), action_low=(-1.0,), action_high=(1.0,))
-    with pytest.raises(ValueError, match="reach-v0 has continuous actions; PPO here needs discrete ones"):
+def test_what_it_cannot_do_is_refused() -> None:
+    spec = Spec("reach-v0", (2,), action_low=(-math.inf,), action_high=(1.0,))
+    with pytest.raises(ValueError, match=r"reach-v0 has actions from .* give finite bounds"):
         ppo(SMALL, Env(spec, timed(3).reset, timed(3).step))
+    with pytest.raises(ValueError, match="pair-v0 has 2 agents; this algorithm is for one"):
+        ppo(SMALL, Env(Spec("pair-v0", (2,), num_actions=2, agents=("a", "b")), timed(3).reset, timed(3).step))
 
 
 # ---------------------------------------------------------------------------------------------------- learning

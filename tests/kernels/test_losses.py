@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mxnb.kernels.losses import explained_variance, normalise, ppo_policy_loss, value_loss
+from mxnb.kernels.losses import clipped_value_loss, explained_variance, normalise, ppo_policy_loss, value_loss
 
 policy_loss = jax.jit(partial(ppo_policy_loss, clip_eps=0.2))
 small = st.floats(-3, 3, width=32)
@@ -159,3 +159,15 @@ def test_shapes_are_checked() -> None:
         ppo_policy_loss(log_prob, old, advantage[:, None], clip_eps=0.2)
     with pytest.raises(Exception, match="Type-check"):
         value_loss(old, advantage[:3])
+
+
+def test_clipped_value_loss_by_hand() -> None:
+    """Old values 0, targets 1, clip 0.2: a value past the clip is judged where the clip leaves it, never better."""
+    value = jnp.array([0.1, 0.9, 3.0, -1.0])
+    loss = clipped_value_loss(value, jnp.zeros(4), jnp.ones(4), clip_eps=0.2)
+    # errors: 0.9; kept at 0.2: 0.8; the value's own 2; its own 2 (kept at -0.2: 1.2)
+    assert float(loss) == pytest.approx((0.9**2 + 0.8**2 + 2.0**2 + 2.0**2) / 8, rel=1e-6)
+    gradient = jax.grad(lambda v: clipped_value_loss(v, jnp.zeros(4), jnp.ones(4), clip_eps=0.2))(value)
+    np.testing.assert_allclose(gradient, [-0.9 / 4, 0.0, 2.0 / 4, -2.0 / 4], rtol=1e-6)
+    wide = clipped_value_loss(value, jnp.zeros(4), jnp.ones(4), clip_eps=100.0)
+    assert float(wide) == pytest.approx(float(value_loss(value, jnp.ones(4))), rel=1e-6)

@@ -1,0 +1,66 @@
+"""A policy and a value that remember: a gated recurrent unit between the observation and the heads."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen import initializers as init
+from jaxtyping import Array, Bool, Float, Shaped
+
+from mxnb.networks.actor_critic import features, heads
+
+
+class GRU(nn.Module):
+    r"""A gated recurrent unit over time that forgets where an episode begins.
+
+    h' = (1 - is_first) h;  r = sigma(W_r x + U_r h'),  z = sigma(W_z x + U_z h'),
+    n = tanh(W_n x + r (U_n h' + b)),  h <- (1 - z) n + z h'.  W holds the biases of r, z and n.
+    The inputs' products are one matrix product over all times, outside the scan. Source: Cho et al. 2014,
+    arXiv:1406.1078, in the variant of Chung et al. 2014 with the reset gate behind the product.
+    """
+
+    hidden_dim: int
+
+    @nn.compact
+    def __call__(
+        self, memory: Float[Array, "B H"], x: Float[Array, "T B D"], is_first: Bool[Array, "T B"]
+    ) -> tuple[Float[Array, "B H"], Float[Array, "T B H"]]:
+        """(memory after the last time, memory after every time); is_first[t]: x[t] begins an episode."""
+        h = self.hidden_dim
+        inputs = nn.Dense(3 * h, kernel_init=init.orthogonal(1.0), name="inputs")(x)
+        gate = self.param("gates", init.orthogonal(1.0), (h, 2 * h))
+        new = self.param("candidate", init.orthogonal(1.0), (h, h))
+        bias = self.param("candidate_bias", init.zeros, (h,))
+
+        def tick(carry: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+            x_t, first = now
+            carry = jnp.where(first[:, None], 0.0, carry)
+            r, z = jnp.split(nn.sigmoid(x_t[:, : 2 * h] + carry @ gate), 2, axis=-1)
+            candidate = jnp.tanh(x_t[:, 2 * h :] + r * (carry @ new + bias[None]))
+            carry = (1.0 - z) * candidate + z * carry
+            return carry, carry
+
+        return jax.lax.scan(tick, memory, (inputs, is_first))
+
+
+class RecurrentActorCritic(nn.Module):
+    """A tanh layer, a `GRU`, then the layers and heads of `ActorCritic`; all of width `hidden_dim`."""
+
+    num_outputs: int
+    hidden_dim: int = 256
+    num_layers: int = 1
+    obs_ndim: int = 1
+    shared_layers: int = 0
+    gaussian: bool = False
+
+    @nn.compact
+    def __call__(
+        self, memory: Float[Array, "B H"], obs: Shaped[Array, "T B *o"], is_first: Bool[Array, "T B"]
+    ) -> tuple[Float[Array, "B H"], Float[Array, "T B K"], Float[Array, "T B"]]:
+        """(memory after the last observation, head, value); `memory` is from before the first one."""
+        x = nn.Dense(self.hidden_dim, kernel_init=init.orthogonal(math.sqrt(2.0)), name="encoder")
+        memory, seen = GRU(self.hidden_dim, name="gru")(memory, jnp.tanh(x(features(obs, self.obs_ndim))), is_first)
+        return memory, *heads(self, seen)
