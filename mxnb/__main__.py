@@ -3,25 +3,315 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import difflib
+import inspect
+import json
+import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from mxnb.config import ALIASES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status (0 when all went well)."""
+    """Runs one command; returns the exit status: 0 well, 1 not ready or failed, 2 bad arguments, 130 interrupted."""
+    given = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="python -m mxnb", description="A notebook-first RL workbook in JAX.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    doctor = commands.add_parser("doctor", help="say whether everything here is ready")
-    doctor.add_argument(
+    agent = _named_agent(given) if given[:1] == ["train"] else ""
+    setups = {
+        "train": (_train_options, _train, "train an agent, or go on with a run"),
+        "evaluate": (_evaluate_options, _evaluate, "play whole episodes and say what they were worth"),
+        "runs": (_runs_options, _runs, "list the run folders"),
+        "doctor": (_doctor_options, _doctor, "say whether everything here is ready"),
+    }
+    for name, (options, _, words) in setups.items():
+        command = commands.add_parser(name, help=words, description=_sentence(words), allow_abbrev=False)
+        if name == "train":
+            _train_options(command, agent)
+        else:
+            options(command)
+    args, unknown = parser.parse_known_args(given)
+    command = commands.choices[args.command]
+    if unknown:
+        command.error("; ".join(_unknown(word, command) for word in unknown if word.startswith("-")) or str(unknown))
+    try:
+        return setups[args.command][1](args)
+    except (ValueError, FileNotFoundError) as error:
+        command.error(str(error))
+
+
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:] + "."
+
+
+def _unknown(word: str, command: argparse.ArgumentParser) -> str:
+    options = [option for action in command._actions for option in action.option_strings]
+    near = difflib.get_close_matches(word.split("=")[0], options, n=2, cutoff=0.6)
+    return f"unknown option {word}" + (f" (did you mean {' or '.join(near)}?)" if near else "")
+
+
+# ------------------------------------------------------------------------------------------------------- train
+
+
+def _named_agent(given: Sequence[str]) -> str:
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--agent", default="ppo")
+    return early.parse_known_args(given[1:])[0].agent
+
+
+def _train_options(command: argparse.ArgumentParser, agent: str) -> None:
+    from mxnb.build import AGENTS
+
+    command.add_argument("--agent", default="ppo", metavar="NAME", help=f"{', '.join(AGENTS)} (default ppo)")
+    command.add_argument("--preset", default="auto", metavar="NAME", help="smoke, cpu, colab_t4, ... (default auto)")
+    command.add_argument(
+        "--auto-tune", action="store_const", const="auto", dest="preset", help="the same as --preset auto"
+    )
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default 0)")
+    run = command.add_argument_group("the run")
+    run.add_argument(
+        "--run-dir", "--checkpoint-dir", default="", metavar="DIR", help="the run folder (default by configuration)"
+    )
+    run.add_argument(
+        "--resume", action=argparse.BooleanOptionalAction, default=True, help="go on where the folder stands (default)"
+    )
+    run.add_argument("--init-from", metavar="RUN", help="begin with the policy of another run")
+    run.add_argument(
+        "--save-minutes", "--save-interval-minutes", type=float, default=10.0, metavar="M", help="default 10"
+    )
+    run.add_argument(
+        "--save-updates", "--save-interval", type=int, default=0, metavar="N", help="updates between saves, not minutes"
+    )
+    run.add_argument("--keep", type=int, default=3, metavar="N", help="newest checkpoints to keep (default 3)")
+    run.add_argument(
+        "--eval-updates", type=int, default=0, metavar="N", help="updates between evaluations (default none)"
+    )
+    run.add_argument("--eval-episodes", type=int, default=64, metavar="N", help="episodes of each (default 64)")
+    run.add_argument("--log-interval", type=int, default=0, metavar="N", help="updates between lines on the console")
+    run.add_argument("--no-wandb", action="store_true", help="nothing is sent anywhere; always so")
+    fields = command.add_argument_group("the agent's configuration (aliases as in notebooks: --learning-rate, ...)")
+    fields.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="any field, as papermill's -p"
+    )
+    if agent in AGENTS:
+        for name, words in _field_docs(AGENTS[agent]()[0]).items():
+            others = [other for other, field in ALIASES.items() if field == name]
+            flags = [f"--{n.strip('_').replace('_', '-')}" for n in (name, *others)]
+            fields.add_argument(*flags, dest=f"field_{name}", metavar="X", help=words.replace("%", "%%"))
+
+
+def _field_docs(config_class: type) -> dict[str, str]:
+    """Each field of a Config with the string below it in the source; the class's own win over its parent's."""
+    docs: dict[str, str] = {}
+    for cls in reversed(config_class.__mro__[:-1]):
+        body = ast.parse(inspect.getsource(cls)).body[0].body  # type: ignore[attr-defined]
+        for line, below in zip(body, [*body[1:], None], strict=True):
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                text = (
+                    below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else ""
+                )
+                docs[line.target.id] = " ".join(str(text).split())
+    docs.pop("origins", None)
+    return docs
+
+
+def _literal(text: str, type_: Any = None) -> Any:
+    """A value as it was typed: 1_000, 1e-3, true, text."""
+    if type_ is str:
+        return text
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return value if isinstance(value, int | float) else text
+
+
+def _train(args: argparse.Namespace) -> int:
+    import mxnb
+    from mxnb import presets
+    from mxnb.build import AGENTS
+    from mxnb.config import Parameters, announce, default_run_dir, make_config
+    from mxnb.evaluate import periodic
+
+    if args.agent not in AGENTS:
+        near = difflib.get_close_matches(args.agent.lower().replace("-", "_"), AGENTS, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ";"
+        raise ValueError(f"unknown agent {args.agent!r}{meant} All: {', '.join(AGENTS)}")
+    config_class, _ = AGENTS[args.agent]()
+    overrides = _overrides(args, get_type_hints(config_class))
+    preset, why = presets.choose(args.preset)
+    config = make_config(config_class, preset=preset, overrides=overrides)
+    run_dir = Path(args.run_dir or default_run_dir(config, "", args.seed))
+    expect = presets.PRESETS[args.agent][preset]["expect"]
+    announce(Parameters(config, preset, args.seed, run_dir, args.resume), why, expect)
+    agent, env = mxnb.build(config)
+    result = mxnb.fit(
+        agent,
+        run_dir,
+        seed=args.seed,
+        resume=args.resume,
+        save_minutes=args.save_minutes,
+        save_updates=args.save_updates,
+        keep=args.keep,
+        evaluate=periodic(agent, env, args.eval_episodes) if args.eval_updates else None,
+        eval_updates=args.eval_updates,
+        init_from=args.init_from,
+        log_updates=args.log_interval,
+    )
+    return 0 if result.status == "done" else 130
+
+
+def _overrides(args: argparse.Namespace, types: dict[str, Any]) -> dict[str, Any]:
+    """The fields given as options and with -p; ValueError for one given both ways."""
+    given = {name[6:]: text for name, text in vars(args).items() if name.startswith("field_") and text is not None}
+    pairs = {name.replace("-", "_"): text for name, text in args.p}
+    twice = sorted(name for name in given if name in {ALIASES.get(pair, pair) for pair in pairs})
+    if twice:
+        raise ValueError(f"{', '.join(twice)}: given as an option and with -p; give it once")
+    return {name: _literal(text, types.get(ALIASES.get(name, name))) for name, text in (given | pairs).items()}
+
+
+# ---------------------------------------------------------------------------------------------------- evaluate
+
+
+def _evaluate_options(command: argparse.ArgumentParser) -> None:
+    who = command.add_mutually_exclusive_group(required=True)
+    who.add_argument("--run", metavar="RUN", help="the folder of a run, or latest")
+    who.add_argument("--policy", choices=("random", "noop"), help="a policy that was not trained")
+    command.add_argument("--env-id", metavar="ID", help="the environment (default: the run's own)")
+    command.add_argument("--episodes", type=int, default=200, metavar="N", help="whole episodes (default 200)")
+    command.add_argument("--greedy", action="store_true", help="the most probable action instead of a draw")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of worlds and draws (default 0)")
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help="the JSON (default: evaluation.json in the run folder)"
+    )
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    import jax
+
+    import mxnb
+    from mxnb.config import use_compilation_cache, write_json
+    from mxnb.evaluate import noop_policy, random_policy
+
+    if args.episodes < 1:
+        raise ValueError(f"--episodes is {args.episodes}; use at least 1")
+    if args.policy and not args.env_id:
+        raise ValueError("--policy needs --env-id, for example --env-id craftax-classic-v1")
+    use_compilation_cache()
+    run = None
+    if args.run:
+        run = _latest() if args.run == "latest" else Path(args.run)
+        policy = mxnb.load_policy(run)
+        env = mxnb.make(args.env_id or policy.spec.id)
+    else:
+        env = mxnb.make(args.env_id)
+        policy = random_policy(env.spec) if args.policy == "random" else noop_policy(env.spec)
+    episodes = mxnb.evaluate(policy, env, args.episodes, jax.random.key(args.seed), greedy=args.greedy)
+    found = {
+        "policy": str(run) if run else args.policy,
+        "env": env.spec.id,
+        "greedy": args.greedy,
+        "seed": args.seed,
+        **episodes.report(),
+    }
+    _print_report(found)
+    out = args.out or (run / "evaluation.json" if run else None)
+    if out:
+        write_json(out, found)
+        print(f"written to {out}")
+    return 0
+
+
+def _print_report(found: dict[str, Any]) -> None:
+    play = "greedy" if found["greedy"] else "sampled"
+    print(f"{found['policy']} on {found['env']}: {found['episodes']} whole episodes, {play}, 95 % intervals")
+    for name in ("return", "length"):
+        of = found[name]
+        interval = "" if of["low"] is None else f"   {of['low']:.3f} to {of['high']:.3f}"
+        print(f"  {name:<28} {of['mean']:10.3f}{interval}")
+    for name, of in sorted(found["rates"].items(), key=lambda item: -item[1]["mean"]):
+        print(f"  {name:<28} {of['mean']:10.1%}   {of['low']:.1%} to {of['high']:.1%}")
+    if "crafter_score" in found:
+        print(f"  {'crafter score':<28} {found['crafter_score']:10.2f} %")
+    if found["unfinished"]:
+        print(f"  {found['unfinished']} episodes were still going on at the step limit")
+
+
+# -------------------------------------------------------------------------------------------------------- runs
+
+
+def _runs_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", nargs="?", type=Path, help="where to look (default papermill_runs/local)")
+
+
+def _found(root: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Run folders below `root` with their status.json, the newest first."""
+    runs = []
+    for path in root.rglob("status.json"):
+        try:
+            status = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue
+        if (path.parent / "config.json").exists():
+            runs.append((path.parent, status))
+    return sorted(runs, key=lambda run: -run[1].get("time", 0.0))
+
+
+def _latest() -> Path:
+    from mxnb.config import run_root
+
+    trained = [run for run, _ in _found(run_root()) if (run / "policy" / "params.npz").exists()]
+    if not trained:
+        raise FileNotFoundError(f"no run with a policy in {run_root()}; train one first, or name its folder")
+    return trained[0]
+
+
+def _runs(args: argparse.Namespace) -> int:
+    from mxnb.config import run_root
+
+    root = args.folder or run_root()
+    rows = [("status", "agent", "environment", "update", "return", "age", "folder")]
+    for run, status in _found(root):
+        config = json.loads((run / "config.json").read_text())
+        result = run / "result.json"
+        metrics = json.loads(result.read_text())["metrics"] if result.exists() else {}
+        value = metrics.get("train/mean_episode_return")
+        shown = "" if value is None else f"{value:.2f}"
+        hours = (time.time() - status.get("time", 0.0)) / 3600
+        age = f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.0f} h" if hours < 72 else f"{hours / 24:.0f} d"
+        folder = str(run.relative_to(root)) if run != root else str(run)
+        rows.append((status["status"], config["agent"], config["env"], f"{status['update']:,}", shown, age, folder))
+    if len(rows) == 1:
+        print(f"no runs in {root}")
+        return 0
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    print(f"runs in {root}, the newest first")
+    for row in rows:
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------ doctor
+
+
+def _doctor_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "--envs", nargs="*", metavar="ENV_ID", required=True, help="check these environments, or without ids all"
     )
-    args = parser.parse_args(argv)
-    from mxnb import doctor as doctor_
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from mxnb import doctor
     from mxnb.build import make
 
-    try:
-        return 0 if doctor_.envs(make, args.envs) else 1
-    except ValueError as error:
-        parser.error(str(error))
+    return 0 if doctor.envs(make, args.envs) else 1
 
 
 if __name__ == "__main__":

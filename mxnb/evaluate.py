@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -50,6 +51,40 @@ class Episodes:
             **{name: float(values.mean()) for name, values in self.info.items()},
         }
 
+    def report(self) -> dict[str, Any]:
+        """What was measured with its 95 % intervals, ready for JSON.
+
+        return, length: {mean, low, high}, mean +- 1.96 standard errors. rates: each info that is 0 or 1 in every
+        episode (Craftax's achievements, how it ended), with Wilson's interval (1927), which never leaves 0..1.
+        crafter_score: exp(mean over achievements of ln(1 + 100 rate)) - 1, from rates averaged over episodes,
+        in percent (Hafner 2021, arXiv:2109.06780, section 3.2); only where there are achievements.
+        """
+        rates = {k: _wilson(v) for k, v in self.info.items() if np.isin(v, (0.0, 1.0)).all()}
+        shares = [rate["mean"] for name, rate in rates.items() if "/" not in name]
+        found: dict[str, Any] = {
+            "episodes": len(self.returns),
+            "return": _interval(self.returns),
+            "length": _interval(self.lengths),
+            "unfinished": int((~(self.terminated | self.truncated)).sum()),
+            "rates": rates,
+        }
+        if len(shares) > 1:
+            found["crafter_score"] = float(np.expm1(np.mean(np.log1p(100.0 * np.asarray(shares)))))
+        return found
+
+
+def _interval(values: np.ndarray) -> dict[str, float | None]:
+    mean, n = float(np.mean(values, dtype=np.float64)), len(values)
+    half = 1.96 * float(np.std(values, ddof=1, dtype=np.float64)) / math.sqrt(n) if n > 1 else None
+    return {"mean": mean, "low": None if half is None else mean - half, "high": None if half is None else mean + half}
+
+
+def _wilson(values: np.ndarray) -> dict[str, float]:
+    share, n, z = float(np.mean(values, dtype=np.float64)), len(values), 1.96
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return {"mean": share, "low": max(0.0, middle - half), "high": min(1.0, middle + half)}
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -73,12 +108,49 @@ class Recording:
 
 
 def random_policy(spec: Spec, *, use_mask: bool = False) -> Policy:
-    """All actions alike, or all legal ones with `use_mask`; both run in the same compiled program."""
-    return Policy(spec, jnp.array(use_mask), _no_memory, _random_act(spec.num_actions))
+    """All actions alike, or all legal ones with `use_mask`; continuous ones uniform between their bounds."""
+    act = _random_act(spec.num_actions) if spec.num_actions else _uniform_act(*_finite_bounds(spec))
+    return Policy(spec, jnp.array(use_mask), _no_memory, act)
+
+
+def noop_policy(spec: Spec) -> Policy:
+    """Does nothing: the action called "noop", else action 0; the middle of continuous bounds."""
+    if spec.num_actions:
+        noop = spec.action_names.index("noop") if "noop" in spec.action_names else 0
+        action, probs = jnp.int32(noop), jax.nn.one_hot(noop, spec.num_actions)
+    else:
+        low, high = _finite_bounds(spec)
+        action, probs = jnp.asarray([(a + b) / 2 for a, b in zip(low, high, strict=True)]), jnp.zeros((0,))
+    return Policy(spec, (action, probs), _no_memory, _noop_act)
+
+
+def _finite_bounds(spec: Spec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    low, high = spec.action_low or (), spec.action_high or ()
+    if not low or not np.isfinite([*low, *high]).all():
+        raise ValueError(f"{spec.id} has actions from {low} to {high}; finite bounds are needed")
+    return low, high
 
 
 def _no_memory(params: Any) -> tuple[()]:
     return ()
+
+
+def _noop_act(params: Any, obs: Any, mask: Any, memory: Any, key: Any) -> Any:
+    zero = jnp.zeros(())
+    return params[0], memory, {"value": zero, "log_prob": zero, "entropy": zero, "probs": params[1]}
+
+
+@cache
+def _uniform_act(low: tuple[float, ...], high: tuple[float, ...]) -> Callable[..., Any]:
+    bottom, size = np.asarray(low, np.float32), np.asarray(high, np.float32) - np.asarray(low, np.float32)
+    entropy = float(np.log(size).sum())
+
+    def act(params: Any, obs: Any, mask: Any, memory: Any, key: Any) -> Any:
+        share = jnp.full(size.shape, 0.5) if key is None else jax.random.uniform(key, size.shape)
+        extras = {"value": 0.0, "log_prob": -entropy, "entropy": entropy}
+        return bottom + size * share, memory, jax.tree.map(jnp.float32, extras) | {"probs": jnp.zeros((0,))}
+
+    return act
 
 
 @cache
@@ -97,6 +169,20 @@ def _random_act(num_actions: int) -> Callable[..., Any]:
         return action, memory, extras
 
     return act
+
+
+def periodic(agent: Any, env: Env, num_episodes: int, seed: int = 0) -> Callable[[Any], dict[str, float]]:
+    """For `fit(evaluate=...)`: numbers of `num_episodes` whole episodes of the policy of that moment.
+
+    The same worlds every time, so that two evaluations differ by the policy alone.
+    """
+
+    def numbers(params: Any) -> dict[str, float]:
+        policy = Policy(agent.spec, params, agent.memory, agent.act)
+        summary = evaluate(policy, env, num_episodes, jax.random.key(seed)).summary()
+        return {k: v for k, v in summary.items() if k != "episodes" and math.isfinite(v)}
+
+    return numbers
 
 
 def evaluate(

@@ -11,8 +11,9 @@ import pytest
 from tiny import BITS, assert_same_bits, compilations, driven, masked, timed
 
 from mxnb.agents.ppo import PPOConfig, ppo
+from mxnb.envs.api import Spec
 from mxnb.envs.vector import make_worlds
-from mxnb.evaluate import Policy, evaluate, random_policy, record
+from mxnb.evaluate import Episodes, Policy, evaluate, noop_policy, periodic, random_policy, record
 
 LENGTHS = timed(20, shortest=1, truncates=False)
 
@@ -197,3 +198,47 @@ def test_an_agents_policy_plays() -> None:
     r = record(policy, env, jax.random.key(2), greedy=True)
     best = np.where(r.masks, r.probs, -1).argmax(-1)
     np.testing.assert_array_equal(r.actions, best)
+
+
+def test_report_with_intervals_and_the_crafter_score() -> None:
+    rng = np.random.default_rng(0)
+    wood, table = (rng.random((2, 400)) < np.array([[0.9], [0.1]])).astype(np.float32)
+    returns = rng.normal(5, 2, 400).astype(np.float32)
+    none = np.zeros(400, bool)
+    info = {"wood": wood, "table": table, "cause/death": np.ones(400, np.float32), "score": returns}
+    found = Episodes(returns, np.full(400, 9), ~none, none, info).report()
+    half = 1.96 * returns.std(ddof=1, dtype=np.float64) / 20
+    assert found["return"]["low"] == pytest.approx(returns.mean() - half, rel=1e-5)
+    assert found["length"] == {"mean": 9.0, "low": 9.0, "high": 9.0} and found["unfinished"] == 0
+    assert set(found["rates"]) == {"wood", "table", "cause/death"}  # a score is no rate
+    expected = np.exp((np.log1p(100 * wood.mean()) + np.log1p(100 * table.mean())) / 2) - 1
+    assert found["crafter_score"] == pytest.approx(expected, rel=1e-4)
+    p, n, z = float(wood.mean()), 400, 1.96
+    for edge in (found["rates"]["wood"]["low"], found["rates"]["wood"]["high"]):  # Wilson's interval solves this
+        assert abs(p - edge) == pytest.approx(z * np.sqrt(edge * (1 - edge) / n), rel=1e-3)
+    assert found["rates"]["cause/death"]["high"] == 1 and found["rates"]["cause/death"]["low"] > 0.98
+    one = Episodes(returns[:1], np.full(1, 9), none[:1], none[:1]).report()
+    assert one["return"]["low"] is None and one["unfinished"] == 1 and "crafter_score" not in one
+
+
+def test_noop_and_continuous_random_policies() -> None:
+    spec = Spec("push-v0", (2,), action_low=(-2.0, 0.0), action_high=(2.0, 1.0))
+    act = lambda policy, key: policy.act(policy.params, jnp.zeros(2), None, (), key)[0]
+    np.testing.assert_allclose(act(noop_policy(spec), None), [0, 0.5])
+    draws = jax.vmap(lambda k: act(random_policy(spec), k))(jax.random.split(jax.random.key(0), 2000))
+    assert (np.abs(np.asarray(draws).mean(0) - [0, 0.5]) < [0.1, 0.03]).all()
+    assert (np.asarray(draws).min(0) > [-2.01, -0.01]).all() and (np.asarray(draws).max(0) < [2.01, 1.01]).all()
+    named = Spec("n-v0", (2,), num_actions=3, action_names=("left", "noop", "right"))
+    assert act(noop_policy(named), jax.random.key(0)) == 1
+    endless = Spec("push-v0", (1,), action_low=(-np.inf,), action_high=(1.0,))
+    with pytest.raises(ValueError, match="finite bounds are needed"):
+        random_policy(endless)
+
+
+def test_periodic_evaluation_repeats_the_same_worlds() -> None:
+    env = masked()
+    agent = ppo(PPOConfig(num_envs=8, num_steps=8, total_timesteps=64, hidden_dim=8), env)
+    params = agent.init(jax.random.key(0)).policy
+    numbers = periodic(agent, env, 16)
+    assert numbers(params) == numbers(params)
+    assert {"return", "length"} <= set(numbers(params)) and "episodes" not in numbers(params)

@@ -53,6 +53,8 @@ def fit(
     eval_updates: int = 0,
     chunk_seconds: float = 2.0,
     hooks: Sequence[Callable[[Path, list[dict[str, Any]]], None]] = (),
+    init_from: str | Path | None = None,
+    log_updates: int = 0,
 ) -> Result:
     """Trains `agent` to its last update, or goes on where the run folder's newest checkpoint stands.
 
@@ -70,22 +72,26 @@ def fit(
       evaluate, eval_updates: evaluate(policy parameters) -> numbers, every `eval_updates` updates, as eval/.
       chunk_seconds: how long one call of the compiled program should take.
       hooks: hook(run_dir, new rows) after every chunk; an error there stops the run after a save.
+      init_from: a run folder whose policy is the first one here (a warm start); all else begins anew.
+      log_updates: updates between lines on the console; 0: a line for every 5 % or 30 seconds. metrics.jsonl has
+        every update either way.
 
     Raises:
-      ValueError: the folder holds a run of another configuration.
+      ValueError: the folder holds a run of another configuration, or init_from a policy that does not fit.
+      FileNotFoundError: init_from has no policy.
       FloatingPointError: the loss is not a number; the newest checkpoint is from before.
     """
     run_dir = Path(run_dir)
-    _prepare(agent, run_dir, seed, resume)
+    _prepare(agent, run_dir, seed, resume, init_from)
     saving, evals = (save_minutes, save_updates), (evaluate, eval_updates)
     with checkpoint.open_checkpoints(run_dir, keep) as manager, _signals() as stop:
         run = None
         try:
-            run = _start(agent, run_dir, seed, manager)
+            run = _start(agent, run_dir, seed, manager, init_from)
             if run.update >= agent.num_updates:
                 return _show_finished(agent, run, manager)
             _status(run_dir, "running", run.update)
-            _train(agent, run, manager, stop, chunk_seconds, saving, evals, hooks)
+            _train(agent, run, manager, stop, chunk_seconds, saving, evals, hooks, log_updates)
             status = "done" if run.update >= agent.num_updates else "interrupted"
             _finish(agent, run, manager, status)
         except BaseException as error:
@@ -125,8 +131,13 @@ class _Run:
         return self.wall + time.perf_counter() - self.began
 
 
-def _prepare(agent: Any, run_dir: Path, seed: int, resume: bool) -> None:
+def _prepare(agent: Any, run_dir: Path, seed: int, resume: bool, init_from: str | Path | None) -> None:
     """Makes the folder and writes config.json, or checks that the one there describes the same run."""
+    if init_from and not _policy_of(init_from).exists():
+        raise FileNotFoundError(
+            f"init_from={str(init_from)!r} has no policy to begin with; give the folder of a run that was "
+            "trained to its end or interrupted"
+        )
     ours = {"agent": agent.name, "seed": seed, "config": json.loads(json.dumps(as_json(agent.config)))}
     path = run_dir / "config.json"
     if path.exists() and not resume:
@@ -158,12 +169,17 @@ def _prepare(agent: Any, run_dir: Path, seed: int, resume: bool) -> None:
         "health": [dataclasses.asdict(rule) for rule in agent.health],
         "versions": versions,
         "device": jax.devices()[0].device_kind,
+        **({"init_from": _shown(Path(init_from))} if init_from else {}),
     }
     write_json(path, ours | extra)
 
 
-def _start(agent: Any, run_dir: Path, seed: int, manager: Any) -> _Run:
-    """The state to begin with: the newest checkpoint, or a fresh one."""
+def _policy_of(run_dir: str | Path) -> Path:
+    return Path(run_dir) / "policy" / "params.npz"
+
+
+def _start(agent: Any, run_dir: Path, seed: int, manager: Any, init_from: str | Path | None) -> _Run:
+    """The state to begin with: the newest checkpoint, or a fresh one, with another run's policy where asked for."""
     key = jax.random.key(seed)
     found = checkpoint.restore(manager, jax.eval_shape(agent.init, key))
     if found is None:
@@ -171,6 +187,10 @@ def _start(agent: Any, run_dir: Path, seed: int, manager: Any) -> _Run:
         started = time.perf_counter()
         state = jax.block_until_ready(jax.jit(agent.init)(key))
         print(f"{agent.name} on {agent.spec.id}: made the first worlds in {time.perf_counter() - started:.1f} s")
+        if init_from:
+            policy = checkpoint.load_params(_policy_of(init_from), state.policy)
+            state = dataclasses.replace(state, policy=jax.tree.map(jnp.asarray, policy))
+            print(f"began with the policy of {_shown(Path(init_from))}")
         return _Run(run_dir, state, 0, [], 0.0, time.perf_counter(), saved_at=time.perf_counter())
     state, meta = found
     with open(run_dir / "metrics.jsonl", "r+b") as file:
@@ -185,12 +205,20 @@ def _start(agent: Any, run_dir: Path, seed: int, manager: Any) -> _Run:
 
 
 def _train(
-    agent: Any, run: _Run, manager: Any, stop: Any, chunk_seconds: float, saving: Any, evals: Any, hooks: Any
+    agent: Any,
+    run: _Run,
+    manager: Any,
+    stop: Any,
+    chunk_seconds: float,
+    saving: Any,
+    evals: Any,
+    hooks: Any,
+    log_updates: int,
 ) -> None:
     """Chunk after chunk until the last update or a signal."""
     (save_minutes, save_updates), (evaluate, eval_updates) = saving, evals
     program = _compile(agent, run)
-    per_update, say = 0.0, _Progress(agent)
+    per_update, say = 0.0, _Progress(agent, log_updates)
     while run.update < agent.num_updates and not stop.is_set():
         count = max(1, min(_MAX_CHUNK, int(chunk_seconds / per_update))) if per_update else 1
         for every in (save_updates, eval_updates if evaluate else 0):
@@ -278,15 +306,15 @@ def _rows(agent: Any, run: _Run, metrics: Any, count: int, per_update: float) ->
 
 
 class _Progress:
-    """Plain lines: one for the first chunk, then one for every 5 % or 30 seconds; a warning once."""
+    """Plain lines: the first chunk, then every 5 % or 30 seconds, or every `every` updates; a warning once."""
 
-    def __init__(self, agent: Any) -> None:
-        self.agent, self.share, self.at = agent, -1, 0.0
+    def __init__(self, agent: Any, every: int) -> None:
+        self.agent, self.every, self.share, self.at = agent, every, -1, 0.0
 
     def __call__(self, run: _Run) -> None:
-        share = 20 * run.update // self.agent.num_updates
+        share = run.update // self.every if self.every else 20 * run.update // self.agent.num_updates
         now = time.perf_counter()
-        if share == self.share and now - self.at < 30:
+        if share == self.share and (self.every or now - self.at < 30):
             return
         self.share, self.at = share, now
         recent = run.rows[-max(1, len(run.rows) // 20) :]

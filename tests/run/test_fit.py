@@ -368,6 +368,22 @@ def test_evaluation_rows(tmp_path: Path) -> None:
     assert rows[4]["train/peak"] == pytest.approx(np.abs(calls[0]).max())
 
 
+def test_a_warm_start_begins_with_the_other_policy(tmp_path: Path) -> None:
+    first = fit(walk(), tmp_path / "first")
+    still = fit(walk(WalkConfig(lr=0.0)), tmp_path / "second", init_from=tmp_path / "first")
+    np.testing.assert_array_equal(still.state.policy["w"], first.state.policy["w"])
+    assert json.loads((tmp_path / "second" / "config.json").read_text())["init_from"]
+    with pytest.raises(FileNotFoundError, match="has no policy to begin with"):
+        fit(walk(), tmp_path / "third", init_from=tmp_path / "nowhere")
+    assert not (tmp_path / "third").exists()
+
+
+def test_lines_on_the_console_may_be_thinned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(walk(), tmp_path, log_updates=6, save_updates=1)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "steps/s" in line]
+    assert len(lines) == 3 and len(rows_of(tmp_path)) == 12  # the first chunk, updates 6 and 12
+
+
 def test_what_the_folder_says(tmp_path: Path) -> None:
     config = replace(PPO, origins={"lr": "override", "preset": "smoke"})
     seen: list[str] = []

@@ -1,0 +1,138 @@
+"""The command line: every option reaches what notebooks use, and every mistake is told before anything is trained."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mxnb.__main__ import _field_docs, main
+from mxnb.agents.ppo import PPOConfig
+from mxnb.agents.ppo_rnn import PPORnnConfig
+from mxnb.config import ALIASES
+
+TINY = "--num-envs 8 --num-steps 8 --total-timesteps 256 --hidden-dim 8 --preset smoke --env-id Probe-Mask"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(line: str) -> int:
+    return main(line.split())
+
+
+def refused(line: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        run(line)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_train_evaluate_and_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "papermill_runs" / "local" / "mine"
+    (tmp_path / "notebooks").mkdir()
+    assert (
+        run(f"train {TINY} --agent ppo --run-dir {folder} --learning-rate 1e-2 -p ent_coef 0.02 --eval-updates 2") == 0
+    )
+    said = capsys.readouterr().out
+    assert "lr                   0.01" in said and "override" in said and "finished after 4 updates" in said
+    config = json.loads((folder / "config.json").read_text())
+    assert config["config"]["env_id"] == "probe-mask-v0" and config["config"]["ent_coef"] == 0.02
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [("eval/return" in row) for row in rows] == [False, True, False, True]
+
+    assert run(f"train {TINY} --run-dir {folder} --learning-rate 1e-2 -p ent_coef 0.02") == 0
+    assert "nothing is trained" in capsys.readouterr().out
+
+    assert run("evaluate --run latest --episodes 20 --greedy") == 0
+    said = capsys.readouterr().out
+    found = json.loads((folder / "evaluation.json").read_text())
+    assert found["episodes"] == 20 and found["length"]["mean"] == 1 and 0 <= found["return"]["mean"] <= 1
+    assert "20 whole episodes, greedy" in said and "written to" in said
+
+    assert run("runs") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 3 and "done" in said[2] and "probe-mask-v0" in said[2] and said[2].endswith("mine")
+
+
+def test_recurrent_from_the_command_line_and_a_warm_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(f"train {TINY} --agent ppo_rnn --run-dir first") == 0
+    assert run(f"train {TINY} --agent ppo_rnn --run-dir second --init-from first --seed 1 --log-interval 1") == 0
+    said = capsys.readouterr().out
+    assert "began with the policy of first" in said
+    assert json.loads((tmp_path / "second" / "config.json").read_text())["init_from"] == "first"
+    assert run("evaluate --run second --episodes 4 --out e.json") == 0
+    assert json.loads((tmp_path / "e.json").read_text())["env"] == "probe-mask-v0"
+
+
+@pytest.mark.parametrize("policy", ["random", "noop"])
+def test_policies_that_were_not_trained(policy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(f"evaluate --policy {policy} --env-id probe-action-v0 --episodes 400 --out o.json") == 0
+    found = json.loads((tmp_path / "o.json").read_text())
+    low, high = found["return"]["low"], found["return"]["high"]
+    assert low <= (0 if policy == "random" else -1) <= high
+    assert run(f"evaluate --policy {policy} --env-id pendulum-v1 --episodes 2") == 0
+    assert "return" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("train --num-env 8", "unknown option --num-env (did you mean --num-envs"),
+        ("train --agent pppo", "unknown agent 'pppo'; did you mean ppo?"),
+        (
+            f"train {TINY} -p num_epochs 3",
+            "num_epochs: unknown field of PPOConfig (did you mean num_steps or update_epochs?)",
+        ),
+        (f"train {TINY} --gamma 1.5", "discount is 1.5; use a number from 0 to 1"),
+        (f"train {TINY} --num-minibatches two", "num_minibatches: expected a whole number, got 'two'"),
+        (f"train {TINY} --lr 1 -p learning_rate 2", "lr: given as an option and with -p; give it once"),
+        (f"train {TINY} --use-mask maybe", "use_mask: expected True or False, got 'maybe'"),
+        (f"train {TINY} --init-from nowhere", "init_from='nowhere' has no policy to begin with"),
+        ("train --preset smoke --env-id cartpol", "did you mean cartpole-v1"),
+        ("train --preset small", "'small' is not one of smoke, cpu"),
+        ("evaluate --episodes 3", "one of the arguments --run --policy is required"),
+        ("evaluate --policy random", "--policy needs --env-id"),
+        ("evaluate --run nowhere", "nowhere has no policy yet"),
+        ("evaluate --run latest", "no run with a policy in"),
+        ("evaluate --policy noop --env-id catch-bsuite --episodes 0", "--episodes is 0; use at least 1"),
+    ],
+)
+def test_mistakes_are_told(line: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert words in refused(line, capsys)
+
+
+@pytest.mark.parametrize(("agent", "config_class"), [("ppo", PPOConfig), ("ppo_rnn", PPORnnConfig)])
+def test_help_names_every_field_with_its_words_and_aliases(
+    agent: str, config_class: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(f"train --agent {agent} --help")
+    assert stopped.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    names = {f.name for f in fields(config_class)} - {"origins"}
+    docs = _field_docs(config_class)
+    assert set(docs) == names and all(docs.values())
+    for name in (*names, *ALIASES):
+        assert f"--{name.strip('_').replace('_', '-')} " in said.replace(",", " ")
+    assert "Ratios outside 1 +- clip_eps earn no further gradient." in said
+    assert docs["num_layers"].endswith("behind the memory." if agent == "ppo_rnn" else "actor and critic.")
+
+
+def test_an_empty_folder_has_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(f"runs {tmp_path}") == 0
+    assert "no runs in" in capsys.readouterr().out
+
+
+def test_it_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "mxnb", "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    for command in ("train", "evaluate", "runs", "doctor"):
+        assert command in done.stdout
