@@ -357,11 +357,55 @@ check(
 )
 
 # %% [markdown]
+# ## What the numbers mean
+#
+# Every name in `metrics.jsonl`, in the curves and in the health table:
+#
+# | metric | what it is | healthy |
+# |---|---|---|
+# | `train/mean_episode_return`, `…_length` | means over the episodes that ended in this update | rising |
+# | `train/mean_reward` | per step and environment | rising |
+# | `train/num_episodes` | episodes that ended in this update | more than a few |
+# | `train/pg_loss` | the clipped objective, negated | near 0, any sign |
+# | `train/vf_loss` | half the critic's mean squared error | small against the returns' spread |
+# | `train/explained_variance` | 1 − Var(target − V) / Var(target): 1 is a perfect critic, 0 a constant one | rising to 0.5 and more |
+# | `train/entropy` | mean entropy of the policy, in nats | falling slowly |
+# | `train/entropy_frac` | the same as a share of ln(number of legal actions) | above 0.1 |
+# | `train/approx_kl` | how far an update moved the policy, in nats | below 0.06 |
+# | `train/clip_frac` | samples whose ratio left 1 ± clip_eps | below 0.3 |
+# | `train/grad_norm` | the gradient's length before it is clipped | no sudden peaks |
+# | `train/no_legal_action` | 1 if a state had no legal action | 0 |
+# | `actions/<name>` | share of steps with that action | |
+# | `stats/<name>` | share of ended episodes with that achievement or end | rising |
+# | `time/steps_per_second`, `time/wall_seconds` | speed, and seconds trained so far | |
+#
+# ## Details that decide
+#
+# PPO's paper leaves many choices to the code, and some of them decide whether it learns. Here are this one's, each
+# with its line.
+#
+# | choice | the line | where |
+# |---|---|---|
+# | Only death makes the future worth nothing; a time limit bootstraps | `delta = reward + discount * alive * next_value - value` | [returns.py, line 35](../mxnb/kernels/returns.py#L35) |
+# | A cut episode's last observation is judged itself, not the next episode's first | `next_value = jnp.where(done, t.final_value, next_value)` | [ppo.py, line 272](../mxnb/agents/ppo.py#L272) |
+# | What is stored is what the action was drawn from | `obs=pack(envs.obs, spec.num_binary, spec.obs_shape),` | [ppo.py, line 248](../mxnb/agents/ppo.py#L248) |
+# | The same mask in the rollout and in the loss | `dist = distribution(spec, head, batch.mask)` | [ppo.py, line 198](../mxnb/agents/ppo.py#L198) |
+# | Advantages are normalised in each minibatch | `advantage = normalise(advantage)` | [ppo.py, line 201](../mxnb/agents/ppo.py#L201) |
+# | The gradient is clipped by its global norm, and keeps its direction | `return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(lr, eps=1e-5))` | [on_policy.py, line 119](../mxnb/agents/on_policy.py#L119) |
+# | Adam's epsilon is 1e-5; the step size falls linearly to 0 | `lr = optax.linear_schedule(config.lr, 0.0, max(1, num_updates * per_update - warm))` | [on_policy.py, line 115](../mxnb/agents/on_policy.py#L115) |
+# | Every epoch shuffles anew | `rows = jnp.argsort(jax.random.bits(key, (size,))).reshape(config.num_minibatches, -1)` | [ppo.py, line 299](../mxnb/agents/ppo.py#L299) |
+# | A nearly uniform first policy | `head = nn.Dense(module.num_outputs, kernel_init=init.orthogonal(0.01), name="logits")(actor)` | [actor_critic.py, line 65](../mxnb/networks/actor_critic.py#L65) |
+# | Values are not clipped unless asked for | `if config.vf_clip_eps:` | [ppo.py, line 205](../mxnb/agents/ppo.py#L205) |
+# | A memory is cleared where an episode begins, inside the scan | `carry = jnp.where(first[:, None], 0.0, carry)` | [recurrent.py, line 40](../mxnb/networks/recurrent.py#L40) |
+# | Finished environments take fresh worlds, each used once | `worlds, queue, head, key = _take_worlds(env, (obs, state), starts, vec.queue, vec.head, key)` | [vector.py, line 136](../mxnb/envs/vector.py#L136) |
+
+# %% [markdown]
 # ## What to try next
 #
 # - `overrides = {"ent_coef": 0.1}`: more exploration. Look at the entropy panel, then at the return.
 # - `overrides = {"lambda_": 0.95}`: trust observed returns more than the critic.
 # - `env_id = "cartpole-v1"`, `overrides = {"discount": 0.97, "vf_coef": 0.05}`: two actions, no mask, and the pole
 #   stands within seconds. With the defaults some seeds learn it and fall back late.
+# - `mxnb.agents.ppo_rnn`: the same with a memory. `python -m mxnb train --agent ppo_rnn --preset cpu` trains it.
 # - Another `seed`: how much of a difference between two curves is luck?
 # - Headless: `papermill notebooks/02_masked_ppo.ipynb out.ipynb -p preset cpu -p seed 3`. A misspelt parameter is refused.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = {"display_name": "Python 3", "language": "python", "name": "python3"}
 NOTEBOOK_KEYS = ("accelerator", "colab", "mxnb")
 CELL_KEYS = ("tags", "cellView", "nbmake")
+LINK = re.compile(r"\| `(?P<code>[^`]+)` \| \[[^]]*, line \d+\]\((?P<path>[^)#]+)#L\d+\) \|")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,6 +54,9 @@ def from_source(source: Path, notebook: Path, force: bool = False) -> list[str]:
     """Write the notebook from its source, unless it holds edits of its own."""
     if not source.exists():
         return [_no_source(source, notebook)]
+    problems = find_lines(source)
+    if problems:
+        return problems
     wanted = notebook_text(source)
     if notebook.exists() and not force:
         old = nbformat.read(notebook, as_version=4)
@@ -65,6 +70,26 @@ def from_source(source: Path, notebook: Path, force: bool = False) -> list[str]:
         notebook.write_text(wanted)
         print(f"wrote {_name(notebook)}")
     return []
+
+
+def find_lines(source: Path) -> list[str]:
+    """Brings links to lines up to date: "| `code` | [file.py, line N](../path/file.py#LN) |" is where the code is."""
+    problems, text = [], source.read_text()
+
+    def link(row: re.Match) -> str:
+        code, path = row["code"], row["path"]
+        lines = [line.strip() for line in (ROOT / "notebooks" / path).read_text().splitlines()]
+        if lines.count(code) != 1:
+            problems.append(f"{source.name} links to `{code}`, which is {lines.count(code)} times a line of {path}")
+            return row[0]
+        number = lines.index(code) + 1
+        return f"| `{code}` | [{Path(path).name}, line {number}]({path}#L{number}) |"
+
+    fresh = LINK.sub(link, text)
+    if fresh != text and not problems:
+        source.write_text(fresh)
+        print(f"brought the links to lines in {source.name} up to date")
+    return problems
 
 
 def from_ipynb(source: Path, notebook: Path, force: bool = False) -> list[str]:

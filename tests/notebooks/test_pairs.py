@@ -56,6 +56,16 @@ def test_the_sync_script_agrees(stem: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@every
+def test_links_to_lines_lead_to_what_they_say(stem: str) -> None:
+    text = (FOLDER / f"{stem}.py").read_text()
+    rows = re.findall(r"\| `([^`]+)` \| \[[^]]*, line (\d+)\]\(([^)#]+)#L(\d+)\) \|", text)
+    assert len(rows) == text.count("#L") and (rows or stem != "02_masked_ppo")
+    for code, number, path, anchor in rows:
+        line = (FOLDER / path).read_text().splitlines()[int(number) - 1].strip()
+        assert line == code and number == anchor, f"{path}: run `make notebooks`"
+
+
 def test_the_sync_script_sees_a_difference(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "sync_notebooks.py"), "--dir", str(tmp_path)]
     source = (FOLDER / "02_masked_ppo.py").read_text()
