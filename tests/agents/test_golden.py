@@ -1,0 +1,48 @@
+"""The first update's losses, frozen: a change that moves them is either a mistake or belongs into the changelog.
+
+`python tests/agents/test_golden.py` prints fresh ones; they go to tests/golden/first_update.json together with a
+line under "Numbers changed" in CHANGELOG.md.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tiny import masked
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "first_update.json"
+SIZES: dict[str, Any] = {
+    "num_envs": 8,
+    "num_steps": 16,
+    "total_timesteps": 8 * 16 * 10,
+    "hidden_dim": 16,
+    "num_minibatches": 4,
+    "update_epochs": 2,
+    "lr": 1e-2,
+}
+
+
+def losses(agent_name: str) -> dict[str, float]:
+    from mxnb.build import AGENTS
+
+    config_class, maker = AGENTS[agent_name]()
+    agent = maker(config_class(**SIZES), masked())
+    metrics = jax.jit(agent.step)(agent.init(jax.random.key(0)))[1]
+    return {k: float(m.total / m.count) for k, m in metrics.items() if k.startswith("train/") and hasattr(m, "total")}
+
+
+@pytest.mark.parametrize("agent_name", ["ppo", "ppo_rnn"])
+def test_losses_of_the_first_update(agent_name: str) -> None:
+    golden = json.loads(GOLDEN.read_text())[agent_name]
+    assert losses(agent_name) == pytest.approx(golden, rel=1e-3, abs=1e-5)
+
+
+if __name__ == "__main__":
+    print(json.dumps({name: losses(name) for name in ("ppo", "ppo_rnn")}, indent=1))
