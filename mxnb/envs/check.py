@@ -35,7 +35,7 @@ class EnvChecksConfig:
     num_steps: int = 256
     """Steps of each environment in a timed run."""
     check_all: bool = True
-    """Whether every environment is checked, or one of each kind."""
+    """Whether every environment is checked, or a few of different kinds."""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Where each value came from; written by `mxnb.parameters`, part of no comparison."""
 
@@ -109,10 +109,16 @@ def check(env: Env, *, seed: int = 0, steps: int = 256, unjitted: bool | None = 
         except _Broken as error:
             rules.append(Rule(name, False, str(error)))
         except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{last.filename.rsplit('/', 1)[-1]}:{last.lineno}"
-            rules.append(Rule(name, False, f"{type(error).__name__} at {where}: {str(error).splitlines()[0]}"))
+            rules.append(Rule(name, False, _in_words(error)))
     return Report(env.spec.id, tuple(rules))
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, jax.errors.ConcretizationTypeError | jax.errors.TracerArrayConversionError):
+        return "Python looks at a value that is only known later (if, int(), numpy); use jnp.where or jax.lax.cond"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{last.filename.rsplit('/', 1)[-1]}:{last.lineno}"
+    return f"{type(error).__name__} at {where}: {next(iter(str(error).splitlines()), 'without a message')}"
 
 
 class _Look:
@@ -126,9 +132,13 @@ class _Look:
     def action(self, key: Any, mask: Any) -> Any:
         return random_action(self.spec, key, mask)
 
+    def first(self) -> Any:
+        """(obs, state) of a reset, as shapes."""
+        return jax.eval_shape(self.env.reset, self.key)
+
     def shapes(self) -> Any:
         """(obs, state) of a reset and the results of a step, as shapes."""
-        obs, state = jax.eval_shape(self.env.reset, self.key)
+        obs, state = self.first()
         mask = jax.eval_shape(self.env.action_mask, state)
         action = jax.eval_shape(self.action, self.key, mask)
         return (obs, state), jax.eval_shape(self.env.step, self.key, state, action)
@@ -260,7 +270,7 @@ def _numbers(look: _Look) -> str:
         x = np.asarray(x)
         if not np.isfinite(x).all():
             raise _Broken(f"{what} holds NaN or infinity; look for a division by 0 or an overflow")
-        bits = x.reshape(len(x), -1)[:, : look.spec.num_binary]
+        bits = x.reshape(-1, math.prod(look.spec.obs_shape))[:, : look.spec.num_binary]
         if not ((bits == 0) | (bits == 1)).all():
             at = int(np.flatnonzero(~((bits == 0) | (bits == 1)).all(0))[0])
             raise _Broken(f"entry {at} of {what} is not 0 or 1, but num_binary is {look.spec.num_binary}; lower it")
@@ -271,7 +281,7 @@ def _numbers(look: _Look) -> str:
 
 
 def _mask(look: _Look) -> str:
-    (_, state), _ = look.shapes()
+    _, state = look.first()
     mask = jax.eval_shape(look.env.action_mask, state)
     if mask is None:
         return "none: every action is always legal"
@@ -303,10 +313,12 @@ def _ends(look: _Look) -> str:
 
 
 def _final(look: _Look) -> str:
-    _, (_obs, _, _, terminated, truncated, alive), state, end_key = look.play()
+    (_, first), (_obs, _, _, terminated, truncated, alive), state, end_key = look.play()
     ended = ((np.asarray(terminated) | np.asarray(truncated)) & np.asarray(alive)).any(0)
     if not ended.any():
         return "no episode ended, so nothing to see"
+    if all((np.asarray(x) == np.asarray(x)[:1]).all() for x in jax.tree.leaves(_numbers_of(first))):
+        return "every episode begins alike, so a reset would not show"
     for keys in (end_key, *jnp.moveaxis(jax.vmap(jax.random.split)(end_key), 1, 0)):
         fresh = look.reset(keys)[1]
         same = np.ones(_LANES, bool)
@@ -322,7 +334,7 @@ def _final(look: _Look) -> str:
 
 def _numbers_of(tree: Any) -> Any:
     is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
+    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, jax.tree.map(jnp.asarray, tree))
 
 
 def _one_step(look: _Look) -> Any:
@@ -361,7 +373,7 @@ def _without_jit(look: _Look) -> None:
 
 
 def _count(jaxpr: Any) -> int:
-    """Operations in a program, inner programs included; a loop's body counts as often as it runs."""
+    """Operations in a program, inner programs included; a scan's body counts as often as it runs, a while's once."""
     total = 0
     for eqn in jaxpr.eqns:
         times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1

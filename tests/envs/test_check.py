@@ -38,6 +38,37 @@ def test_each_broken_environment_is_caught_by_its_own_message(name: str) -> None
     assert "BROKEN" in str(report) and "not ready" in str(report)
 
 
+def test_what_is_right_but_unusual_passes() -> None:
+    """Always the same state; Python numbers as results; an error without words is told, not raised."""
+    bandit = Spec("bandit-v0", (1,), num_actions=2)
+    once = lambda key, state, action: (jnp.zeros(1), state, 1.0, True, False, {})
+    assert check(Env(bandit, lambda key: (jnp.zeros(1), jnp.zeros(())), once)).ok
+
+    def fails(state: Any) -> Any:
+        raise NotImplementedError
+
+    (words,) = check(Env(WALK.spec, WALK.reset, WALK.step, WALK.action_mask, fails)).problems
+    assert words.startswith("picture: NotImplementedError at test_check.py:") and words.endswith("without a message")
+
+
+def test_every_agents_bits_are_looked_at() -> None:
+    spec = Spec("two-v0", (2,), num_binary=1, num_actions=2, agents=("a", "b"))
+    obs = jnp.array([[1.0, 0.3], [0.5, 0.3]])
+    step = lambda key, t, action: (obs, t + 1, jnp.zeros(2), t > 5, jnp.zeros((), bool), {})
+    (words,) = check(Env(spec, lambda key: (obs, jnp.zeros(())), step)).problems
+    assert words.startswith("numbers: entry 0 of a reset's observation is not 0 or 1")
+
+
+def test_python_that_looks_at_later_values_is_told_what_to_use() -> None:
+    def step(key: Any, state: Any, action: Any) -> Any:
+        if action == 0:
+            state = state.replace(x=state.x - 1)
+        return WALK.step(key, state, action)
+
+    (words,) = check(Env(WALK.spec, WALK.reset, step, WALK.action_mask)).problems
+    assert words.startswith("observations: Python looks at a value that is only known later") and "jnp.where" in words
+
+
 def test_a_mask_without_legal_actions_at_reset_only() -> None:
     """The mask may depend on anything in the state."""
     env = Env(WALK.spec, WALK.reset, WALK.step, lambda s: jnp.stack([s.t > 0] * 3))
@@ -96,6 +127,15 @@ def test_the_command_refuses_unknown_ids() -> None:
         [sys.executable, "-m", "mxnb", "doctor", "--envs", "cartpol"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2 and "did you mean cartpole-v1" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env_id", [env_id for env_id in ENV_IDS if "craftax" in env_id])
+def test_every_craftax_holds_the_contract(env_id: str) -> None:
+    from mxnb import make
+
+    report: Report = check(make(env_id))
+    assert report.ok, str(report)
 
 
 SMALL = [env_id for env_id in ENV_IDS if "craftax" not in env_id]
