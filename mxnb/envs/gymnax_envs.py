@@ -47,13 +47,14 @@ def from_gymnax(game: Any, params: Any, *, env_id: str = "") -> Env:
             return jax.nn.one_hot(obs, one_hot)
         return jnp.asarray(obs).astype(jnp.float32).reshape(shape)
 
+    types = _state_types(game, params)
+
     def reset(key: Any) -> tuple[Any, Any]:
         obs, state = game.reset_env(key, params)
-        return look(obs), _like(state, state)
-
-    types = jax.eval_shape(reset, jax.random.key(0))[1]
+        return look(obs), _like(state, types)
 
     def step(key: Any, state: Any, action: Any) -> tuple[Any, ...]:
+        action = action if discrete else jnp.reshape(action, actions.shape)
         obs, state, reward, terminated, _ = game.step_env(key, state, action, params)
         terminated = jnp.asarray(terminated, bool).reshape(())
         truncated = jnp.asarray(game.is_truncated(state, params), bool).reshape(()) & ~terminated
@@ -72,13 +73,28 @@ def from_gymnax(game: Any, params: Any, *, env_id: str = "") -> Env:
     return Env(spec, reset, step, render=draw)
 
 
+def _state_types(game: Any, params: Any) -> Any:
+    """Shapes and dtypes that hold every state: what reset and step give, promoted, until a step changes nothing."""
+
+    def after(key: Any, state: Any) -> Any:
+        return game.step_env(key, state, game.action_space(params).sample(key), params)[1]
+
+    key = jax.random.key(0)
+    types = jax.eval_shape(lambda k: jax.tree.map(jnp.asarray, game.reset_env(k, params)[1]), key)
+    for _ in range(3):
+        new = jax.eval_shape(lambda k, s: jax.tree.map(jnp.asarray, after(k, s)), key, types)
+        wide = jax.tree.map(lambda a, b: jax.ShapeDtypeStruct(a.shape, jnp.promote_types(a.dtype, b.dtype)), types, new)
+        if jax.tree.map(lambda x: x.dtype, wide) == jax.tree.map(lambda x: x.dtype, types):
+            break
+        types = wide
+    return types
+
+
 def _like(state: Any, types: Any) -> Any:
     """`state` with the dtypes and shapes of `types` and no weak types: gymnax's states change type on the way."""
 
     def cast(x: Any, like: Any) -> Any:
-        like = jnp.asarray(like) if not hasattr(like, "dtype") else like
-        x = jnp.asarray(x)
-        return jax.lax.convert_element_type(x, like.dtype).reshape(like.shape)
+        return jax.lax.convert_element_type(jnp.asarray(x), like.dtype).reshape(like.shape)
 
     return jax.tree.map(cast, state, types)
 

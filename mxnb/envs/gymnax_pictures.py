@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -185,14 +185,19 @@ def _frozen_lake(game: Any, params: Any, state: Any) -> np.ndarray:
 
 def _words(game: Any, params: Any, state: Any) -> np.ndarray:
     """Where there is nothing to see: every field of the state and its value."""
-    image = Image.new("RGB", (_SIZE, _SIZE), _PAPER)
-    draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(size=14)
     lines = [str(game.name)]
     for name, value in vars(state).items():
         value = np.asarray(value)
         shown = np.array2string(value.reshape(-1)[:4], precision=2, separator=" ") if value.ndim else f"{value:.4g}"
         lines.append(f"{name}: {shown}{' …' if value.size > 4 else ''}")
+    return written(lines)
+
+
+def written(lines: Sequence[str]) -> np.ndarray:
+    """A picture uint8[240, 240, 3] of lines of text, the first a heading, for where nothing can be drawn."""
+    image = Image.new("RGB", (_SIZE, _SIZE), _PAPER)
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(size=14)
     for i, line in enumerate(lines):
         draw.text((10, 10 + 20 * i), line, fill=_INK if i else _BLUE, font=font)
     return np.asarray(image)

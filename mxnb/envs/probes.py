@@ -1,4 +1,4 @@
-"""Environments so small that the right answer is known, each of which one kind of mistake fails.
+"""Environments so small that the right answer is known, each of which is failed by one kind of mistake.
 
 Run them in order on a change to an agent: the first that fails says where to look. `ANSWERS` holds what must
 be learned, derived in closed form in each docstring; docs in CONTRIBUTING.md ("Probes").
@@ -67,7 +67,14 @@ def _probe(name: str, num_actions: int, length: int, look: Any, reward: Any, mas
 
     shape = jax.eval_shape(look, jnp.zeros(()), jnp.zeros((), jnp.int32)).shape
     spec = Spec(f"probe-{name}-v0", shape, num_actions=num_actions, max_steps=length if truncates else 0)
-    return Env(spec, reset, step) if mask is None else Env(spec, reset, step, lambda state: mask(state.sign))
+
+    def render(state: Any) -> Any:
+        from mxnb.envs.gymnax_pictures import written
+
+        return written([spec.id, f"hidden draw: {float(state.sign):+.0f}", f"step: {int(state.t)}"])
+
+    legal = (lambda state: None) if mask is None else (lambda state: mask(state.sign))
+    return Env(spec, reset, step, legal, render)
 
 
 def _constant(sign: Any, t: Any) -> Any:

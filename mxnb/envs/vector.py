@@ -20,6 +20,7 @@ from mxnb.envs.api import Env, Spec, strong
 
 # States larger than this many numbers (a 64 x 64 map, say) are slow to make in wide batches on a CPU: 0.55 ms
 # a world 8 at a time, 5 ms a world 256 at a time. Small ones are cheapest all at once.
+# Queues of 4 to 32 worlds step alike within the machine's noise (benchmarks/results/queue_size.json).
 _LARGE_WORLD = 1024
 _WORLDS_AT_A_TIME = 8
 AUTORESET = ("same_step", "next_step")
@@ -87,7 +88,7 @@ def vectorise(env: Env, num_envs: int, *, autoreset: str = "same_step", queue_si
     first observation (`is_first`), and is no step of any episode.
     queue_size: worlds made at once; 0 chooses 8 for large worlds and `num_envs` per shard for small ones.
     shards: parts of the env axis, each with its own queue and keys, so that they can live on different
-    devices. Results depend on `shards`, never on the number of devices.
+    devices. Results depend on `shards`.
     Raises ValueError for sizes below 1 or that do not divide, and for an unknown mode.
     """
     _check_sizes(num_envs, autoreset, queue_size, shards)

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
+from gymnax.environments import spaces
 from tiny import assert_same_bits
 
 from mxnb.build import ENVS, make
@@ -141,6 +143,34 @@ def test_pictures_follow_the_state() -> None:
     left, right = (env.render(state.replace(x=jnp.float32(x))) for x in (-1.5, 1.5))
     dark = lambda frame: np.argwhere(frame.sum(-1) < 150)[:, 1].mean()
     assert dark(left) < 100 < 140 < dark(right)
+
+
+def test_a_state_that_changes_type_keeps_its_numbers() -> None:
+    """Counts that begin as whole numbers and go on in halves; gymnax's Python states allow it."""
+
+    @struct.dataclass
+    class Half:
+        x: Any
+        time: Any
+
+    class Game:
+        name = "Half"
+        observation_space = staticmethod(lambda params: spaces.Box(-9, 9, (1,)))
+        action_space = staticmethod(lambda params: spaces.Box(-1, 1, (2, 1)))
+        is_truncated = staticmethod(lambda state, params: state.time >= 3)
+
+        def reset_env(self, key: Any, params: Any) -> Any:
+            return jnp.zeros(1), Half(0, 0)
+
+        def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+            state = Half(state.x + 0.5 * action.sum(), state.time + 1)
+            return state.x[None], state, 0.0, False, {}
+
+    env = from_gymnax(Game(), SimpleNamespace(max_steps_in_episode=3))
+    obs, state = env.reset(jax.random.key(0))
+    for _ in range(3):
+        obs, state, _, _, truncated, _ = env.step(jax.random.key(0), state, jnp.ones(2))
+    assert float(state.x) == float(obs[0]) == 3.0 and bool(truncated) and env.spec.action_low == (-1.0, -1.0)
 
 
 def test_ones_own_gymnax_environment() -> None:
