@@ -9,7 +9,8 @@ import inspect
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -17,11 +18,10 @@ from mxnb.config import ALIASES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0 well, 1 not ready or failed, 2 bad arguments, 130 interrupted."""
+    """Runs one command; returns the exit status: 0 well, 1 not ready, 2 bad arguments, 130 interrupted."""
     given = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="python -m mxnb", description="A notebook-first RL workbook in JAX.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    agent = _named_agent(given) if given[:1] == ["train"] else ""
     setups = {
         "train": (_train_options, _train, "train an agent, or go on with a run"),
         "evaluate": (_evaluate_options, _evaluate, "play whole episodes and say what they were worth"),
@@ -30,18 +30,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     for name, (options, _, words) in setups.items():
         command = commands.add_parser(name, help=words, description=_sentence(words), allow_abbrev=False)
-        if name == "train":
-            _train_options(command, agent)
-        else:
-            options(command)
+        if given[:1] == [name]:  # only these: train's need the agents, and so jax
+            options(command, given)
     args, unknown = parser.parse_known_args(given)
     command = commands.choices[args.command]
     if unknown:
         command.error("; ".join(_unknown(word, command) for word in unknown if word.startswith("-")) or str(unknown))
     try:
-        return setups[args.command][1](args)
-    except (ValueError, FileNotFoundError) as error:
+        job = setups[args.command][1](args)
+    except (ValueError, FileNotFoundError) as error:  # of the arguments; what goes wrong later is no bad argument
         command.error(str(error))
+    return job()
 
 
 def _sentence(words: str) -> str:
@@ -57,15 +56,16 @@ def _unknown(word: str, command: argparse.ArgumentParser) -> str:
 # ------------------------------------------------------------------------------------------------------- train
 
 
-def _named_agent(given: Sequence[str]) -> str:
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--agent", default="ppo")
-    return early.parse_known_args(given[1:])[0].agent
-
-
-def _train_options(command: argparse.ArgumentParser, agent: str) -> None:
+def _train_options(command: argparse.ArgumentParser, given: Sequence[str]) -> None:
     from mxnb.build import AGENTS
 
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--agent", default="ppo")
+    agent = early.parse_known_args(given[1:])[0].agent
+    if agent not in AGENTS:
+        near = difflib.get_close_matches(agent.lower().replace("-", "_"), AGENTS, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ";"
+        command.error(f"unknown agent {agent!r}{meant} All: {', '.join(AGENTS)}")
     command.add_argument("--agent", default="ppo", metavar="NAME", help=f"{', '.join(AGENTS)} (default ppo)")
     command.add_argument("--preset", default="auto", metavar="NAME", help="smoke, cpu, colab_t4, ... (default auto)")
     command.add_argument(
@@ -97,11 +97,10 @@ def _train_options(command: argparse.ArgumentParser, agent: str) -> None:
     fields.add_argument(
         "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="any field, as papermill's -p"
     )
-    if agent in AGENTS:
-        for name, words in _field_docs(AGENTS[agent]()[0]).items():
-            others = [other for other, field in ALIASES.items() if field == name]
-            flags = [f"--{n.strip('_').replace('_', '-')}" for n in (name, *others)]
-            fields.add_argument(*flags, dest=f"field_{name}", metavar="X", help=words.replace("%", "%%"))
+    for name, words in _field_docs(AGENTS[agent]()[0]).items():
+        others = [other for other, field in ALIASES.items() if field == name]
+        flags = [f"--{n.strip('_').replace('_', '-')}" for n in (name, *others)]
+        fields.add_argument(*flags, dest=f"field_{name}", metavar="X", help=words.replace("%", "%%"))
 
 
 def _field_docs(config_class: type) -> dict[str, str]:
@@ -132,17 +131,14 @@ def _literal(text: str, type_: Any = None) -> Any:
     return value if isinstance(value, int | float) else text
 
 
-def _train(args: argparse.Namespace) -> int:
+def _train(args: argparse.Namespace) -> Callable[[], int]:
     import mxnb
     from mxnb import presets
     from mxnb.build import AGENTS
     from mxnb.config import Parameters, announce, default_run_dir, make_config
     from mxnb.evaluate import periodic
+    from mxnb.run.fit import check_run
 
-    if args.agent not in AGENTS:
-        near = difflib.get_close_matches(args.agent.lower().replace("-", "_"), AGENTS, n=1)
-        meant = f"; did you mean {near[0]}?" if near else ";"
-        raise ValueError(f"unknown agent {args.agent!r}{meant} All: {', '.join(AGENTS)}")
     config_class, _ = AGENTS[args.agent]()
     overrides = _overrides(args, get_type_hints(config_class))
     preset, why = presets.choose(args.preset)
@@ -151,20 +147,25 @@ def _train(args: argparse.Namespace) -> int:
     expect = presets.PRESETS[args.agent][preset]["expect"]
     announce(Parameters(config, preset, args.seed, run_dir, args.resume), why, expect)
     agent, env = mxnb.build(config)
-    result = mxnb.fit(
-        agent,
-        run_dir,
-        seed=args.seed,
-        resume=args.resume,
-        save_minutes=args.save_minutes,
-        save_updates=args.save_updates,
-        keep=args.keep,
-        evaluate=periodic(agent, env, args.eval_episodes) if args.eval_updates else None,
-        eval_updates=args.eval_updates,
-        init_from=args.init_from,
-        log_updates=args.log_interval,
-    )
-    return 0 if result.status == "done" else 130
+    check_run(agent, run_dir, args.seed, args.resume, args.init_from)
+
+    def job() -> int:
+        result = mxnb.fit(
+            agent,
+            run_dir,
+            seed=args.seed,
+            resume=args.resume,
+            save_minutes=args.save_minutes,
+            save_updates=args.save_updates,
+            keep=args.keep,
+            evaluate=periodic(agent, env, args.eval_episodes) if args.eval_updates else None,
+            eval_updates=args.eval_updates,
+            init_from=args.init_from,
+            log_updates=args.log_interval,
+        )
+        return 0 if result.status == "done" else 130
+
+    return job
 
 
 def _overrides(args: argparse.Namespace, types: dict[str, Any]) -> dict[str, Any]:
@@ -180,7 +181,7 @@ def _overrides(args: argparse.Namespace, types: dict[str, Any]) -> dict[str, Any
 # ---------------------------------------------------------------------------------------------------- evaluate
 
 
-def _evaluate_options(command: argparse.ArgumentParser) -> None:
+def _evaluate_options(command: argparse.ArgumentParser, given: Sequence[str]) -> None:
     who = command.add_mutually_exclusive_group(required=True)
     who.add_argument("--run", metavar="RUN", help="the folder of a run, or latest")
     who.add_argument("--policy", choices=("random", "noop"), help="a policy that was not trained")
@@ -193,7 +194,7 @@ def _evaluate_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _evaluate(args: argparse.Namespace) -> int:
+def _evaluate(args: argparse.Namespace) -> Callable[[], int]:
     import jax
 
     import mxnb
@@ -213,20 +214,24 @@ def _evaluate(args: argparse.Namespace) -> int:
     else:
         env = mxnb.make(args.env_id)
         policy = random_policy(env.spec) if args.policy == "random" else noop_policy(env.spec)
-    episodes = mxnb.evaluate(policy, env, args.episodes, jax.random.key(args.seed), greedy=args.greedy)
-    found = {
-        "policy": str(run) if run else args.policy,
-        "env": env.spec.id,
-        "greedy": args.greedy,
-        "seed": args.seed,
-        **episodes.report(),
-    }
-    _print_report(found)
-    out = args.out or (run / "evaluation.json" if run else None)
-    if out:
-        write_json(out, found)
-        print(f"written to {out}")
-    return 0
+
+    def job() -> int:
+        episodes = mxnb.evaluate(policy, env, args.episodes, jax.random.key(args.seed), greedy=args.greedy)
+        found = {
+            "policy": str(run) if run else args.policy,
+            "env": env.spec.id,
+            "greedy": args.greedy,
+            "seed": args.seed,
+            **episodes.report(),
+        }
+        _print_report(found)
+        out = args.out or (run / "evaluation.json" if run else None)
+        if out:
+            write_json(out, found)
+            print(f"written to {out}")
+        return 0
+
+    return job
 
 
 def _print_report(found: dict[str, Any]) -> None:
@@ -247,7 +252,7 @@ def _print_report(found: dict[str, Any]) -> None:
 # -------------------------------------------------------------------------------------------------------- runs
 
 
-def _runs_options(command: argparse.ArgumentParser) -> None:
+def _runs_options(command: argparse.ArgumentParser, given: Sequence[str]) -> None:
     command.add_argument("folder", nargs="?", type=Path, help="where to look (default papermill_runs/local)")
 
 
@@ -273,10 +278,13 @@ def _latest() -> Path:
     return trained[0]
 
 
-def _runs(args: argparse.Namespace) -> int:
+def _runs(args: argparse.Namespace) -> Callable[[], int]:
     from mxnb.config import run_root
 
-    root = args.folder or run_root()
+    return partial(_list_runs, args.folder or run_root())
+
+
+def _list_runs(root: Path) -> int:
     rows = [("status", "agent", "environment", "update", "return", "age", "folder")]
     for run, status in _found(root):
         config = json.loads((run / "config.json").read_text())
@@ -301,17 +309,19 @@ def _runs(args: argparse.Namespace) -> int:
 # ------------------------------------------------------------------------------------------------------ doctor
 
 
-def _doctor_options(command: argparse.ArgumentParser) -> None:
+def _doctor_options(command: argparse.ArgumentParser, given: Sequence[str]) -> None:
     command.add_argument(
         "--envs", nargs="*", metavar="ENV_ID", required=True, help="check these environments, or without ids all"
     )
 
 
-def _doctor(args: argparse.Namespace) -> int:
+def _doctor(args: argparse.Namespace) -> Callable[[], int]:
     from mxnb import doctor
     from mxnb.build import make
+    from mxnb.config import canonical_env_id
 
-    return 0 if doctor.envs(make, args.envs) else 1
+    ids = [canonical_env_id(env_id) for env_id in args.envs]
+    return lambda: 0 if doctor.envs(make, ids) else 1
 
 
 if __name__ == "__main__":

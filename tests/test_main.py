@@ -86,7 +86,7 @@ def test_policies_that_were_not_trained(policy: str, tmp_path: Path, capsys: pyt
     ("line", "words"),
     [
         ("train --num-env 8", "unknown option --num-env (did you mean --num-envs"),
-        ("train --agent pppo", "unknown agent 'pppo'; did you mean ppo?"),
+        ("train --agent pppo --env-id cartpole-v1", "unknown agent 'pppo'; did you mean ppo?"),
         (
             f"train {TINY} -p num_epochs 3",
             "num_epochs: unknown field of PPOConfig (did you mean num_steps or update_epochs?)",
@@ -124,6 +124,19 @@ def test_help_names_every_field_with_its_words_and_aliases(
         assert f"--{name.strip('_').replace('_', '-')} " in said.replace(",", " ")
     assert "Ratios outside 1 +- clip_eps earn no further gradient." in said
     assert docs["num_layers"].endswith("behind the memory." if agent == "ppo_rnn" else "actor and critic.")
+
+
+def test_another_configuration_in_the_folder_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(f"train {TINY} --run-dir here") == 0
+    said = refused(f"train {TINY} --run-dir here --ent-coef 0.5", capsys)
+    assert "here holds a run of another configuration" in said and "ent_coef: 0.01 there, 0.5 asked for" in said
+    assert run(f"train {TINY} --run-dir here --ent-coef 0.5 --no-resume") == 0
+
+
+def test_listing_runs_imports_no_jax(tmp_path: Path) -> None:
+    code = "import sys; from mxnb.__main__ import main; main(['runs', '.']); sys.exit('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_empty_folder_has_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

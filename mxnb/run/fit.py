@@ -131,22 +131,17 @@ class _Run:
         return self.wall + time.perf_counter() - self.began
 
 
-def _prepare(agent: Any, run_dir: Path, seed: int, resume: bool, init_from: str | Path | None) -> None:
-    """Makes the folder and writes config.json, or checks that the one there describes the same run."""
+def check_run(agent: Any, run_dir: Path, seed: int, resume: bool, init_from: str | Path | None) -> None:
+    """ValueError if `run_dir` holds a run of another configuration, FileNotFoundError if init_from has no policy."""
     if init_from and not _policy_of(init_from).exists():
         raise FileNotFoundError(
             f"init_from={str(init_from)!r} has no policy to begin with; give the folder of a run that was "
             "trained to its end or interrupted"
         )
-    ours = {"agent": agent.name, "seed": seed, "config": json.loads(json.dumps(as_json(agent.config)))}
     path = run_dir / "config.json"
-    if path.exists() and not resume:
-        aside = next(p for n in range(1, 10_000) if not (p := run_dir.with_name(f"{run_dir.name}.old{n}")).exists())
-        run_dir.rename(aside)
-        print(f"resume=False: the earlier run is kept in {_shown(aside)}")
-    if path.exists():
+    if path.exists() and resume:
         theirs = json.loads(path.read_text())
-        flat = [{"agent": c["agent"], "seed": c["seed"], **c["config"]} for c in (theirs, ours)]
+        flat = [{"agent": c["agent"], "seed": c["seed"], **c["config"]} for c in (theirs, _described(agent, seed))]
         differ = [k for k in sorted({*flat[0], *flat[1]}) if flat[0].get(k) != flat[1].get(k)]
         if differ:
             lines = "\n".join(f"  {k}: {flat[0].get(k)!r} there, {flat[1].get(k)!r} asked for" for k in differ)
@@ -154,6 +149,21 @@ def _prepare(agent: Any, run_dir: Path, seed: int, resume: bool, init_from: str 
                 f"{run_dir} holds a run of another configuration:\n{lines}\n"
                 "Use another run_dir, or the same values, or resume=False to set that run aside."
             )
+
+
+def _described(agent: Any, seed: int) -> dict[str, Any]:
+    return {"agent": agent.name, "seed": seed, "config": json.loads(json.dumps(as_json(agent.config)))}
+
+
+def _prepare(agent: Any, run_dir: Path, seed: int, resume: bool, init_from: str | Path | None) -> None:
+    """Makes the folder and writes config.json, or checks that the one there describes the same run."""
+    check_run(agent, run_dir, seed, resume, init_from)
+    path = run_dir / "config.json"
+    if path.exists() and not resume:
+        aside = next(p for n in range(1, 10_000) if not (p := run_dir.with_name(f"{run_dir.name}.old{n}")).exists())
+        run_dir.rename(aside)
+        print(f"resume=False: the earlier run is kept in {_shown(aside)}")
+    if path.exists():
         return
     origins = dict(getattr(agent.config, "origins", {}))
     versions = {"python": platform.python_version()}
@@ -171,7 +181,7 @@ def _prepare(agent: Any, run_dir: Path, seed: int, resume: bool, init_from: str 
         "device": jax.devices()[0].device_kind,
         **({"init_from": _shown(Path(init_from))} if init_from else {}),
     }
-    write_json(path, ours | extra)
+    write_json(path, _described(agent, seed) | extra)
 
 
 def _policy_of(run_dir: str | Path) -> Path:
