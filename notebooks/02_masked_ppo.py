@@ -397,7 +397,7 @@ check(
 # | A nearly uniform first policy | `head = nn.Dense(module.num_outputs, kernel_init=init.orthogonal(0.01), name="logits")(actor)` | [actor_critic.py, line 65](../mxnb/networks/actor_critic.py#L65) |
 # | Values are not clipped unless asked for | `if config.vf_clip_eps:` | [ppo.py, line 205](../mxnb/agents/ppo.py#L205) |
 # | A memory is cleared where an episode begins, inside the scan | `carry = jnp.where(first[:, None], 0.0, carry)` | [recurrent.py, line 40](../mxnb/networks/recurrent.py#L40) |
-# | Finished environments take fresh worlds, each used once | `worlds, queue, head, key = _take_worlds(env, (obs, state), starts, vec.queue, vec.head, key)` | [vector.py, line 136](../mxnb/envs/vector.py#L136) |
+# | Finished environments take fresh worlds, each used once | `worlds, queue, head, key = _take_worlds(env, (obs, state), starts, vec.queue, vec.head, key)` | [vector.py, line 137](../mxnb/envs/vector.py#L137) |
 
 # %% [markdown]
 # ## What to try next

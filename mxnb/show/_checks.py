@@ -43,8 +43,8 @@ def checks(reports: Sequence[Any]) -> Figure:
     for spine in ax.spines.values():
         spine.set_visible(False)
     broken = sum(not report.ok for report in reports)
-    words = "every rule holds" if not broken else f"{broken} of {rows} environments are broken"
-    ax.set_xlabel(f"{rows} environments: {words}", fontsize=FONT, color=INK)
+    words = "every rule holds" if not broken else f"{broken} broken"
+    ax.set_xlabel(f"{rows} environment{'s' * (rows > 1)}: {words}", fontsize=FONT, color=INK)
     return fig
 
 

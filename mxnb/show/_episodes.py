@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,13 @@ def write_png(recording: Any, path: str | os.PathLike[str], *, columns: int = 4,
     return save(filmstrip(recording, columns=columns, frames=frames), path)
 
 
-def mask_picture(frame: Any, mask: Any, action_names: Sequence[str] = (), probs: Any = None) -> Figure:
+def mask_picture(
+    frame: Any,
+    mask: Any,
+    action_names: Sequence[str] = (),
+    probs: Any = None,
+    reasons: Mapping[str, str] | None = None,
+) -> Figure:
     """Draw a state's picture beside its actions: legal ones in colour, masked ones grey and crossed out.
 
     Args:
@@ -99,6 +105,7 @@ def mask_picture(frame: Any, mask: Any, action_names: Sequence[str] = (), probs:
         mask: bool[n], True = legal; None when every action is.
         action_names: n words; () shows indices.
         probs: float[n], the policy's probabilities: then the bars show them, and masked ones are exactly 0.
+        reasons: why an action is masked, by its name, in a word or three.
 
     Raises:
         ValueError: lengths do not match, or neither mask, names nor probs say how many actions there are.
@@ -126,7 +133,8 @@ def mask_picture(frame: Any, mask: Any, action_names: Sequence[str] = (), probs:
             text = "legal" if shares is None else percent(width)
         else:
             bars.barh(i, end * 0.02, 0.72, color="#D0D0D0")
-            width, text = end * 0.02, "✕ masked"
+            name = str(action_names[i]) if len(action_names) > i else ""
+            width, text = end * 0.02, f"✕ {(reasons or {}).get(name, 'masked')}"
         look: dict[str, Any] = {"color": INK} if legal[i] else {"color": GREY, "style": "italic"}
         bars.annotate(text, (width, i), (3, 0), textcoords="offset points", va="center", fontsize=SMALL, **look)
     bars.set_xlim(0, end * 1.3)
