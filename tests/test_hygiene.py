@@ -49,8 +49,11 @@ def imports(tree: ast.AST, package: str, deep: bool = False) -> Iterator[tuple[i
     """(line, module of mxnb, whether inside a function) for every import, `import_module("...")` included."""
     for node in ast.iter_child_nodes(tree):
         names: list[str] = []
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            continue  # for the type checker alone: nothing is imported at run time
+        if package == "mxnb" and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            # mxnb/__init__.py names what it imports lazily for the type checker: nothing is imported at run time
+            for other in node.orelse:
+                yield from imports(ast.Module([other], []), package, deep)
+            continue
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

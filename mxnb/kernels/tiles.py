@@ -5,8 +5,9 @@ picks one row of its kernel, so the tiles' share of `obs @ kernel` is a sum of g
 
     y = sum_t K[t, id_t] + flags @ K_flags + rest @ K_rest
 
-the same function as the dense layer, in value and in gradient, with fewer multiplications. Whether it is
-faster depends on the machine; `benchmarks/first_layer.py` measures it.
+the same function as the dense layer, in value and in gradient, with fewer multiplications. On a CPU it is not
+faster (`benchmarks/first_layer.py`: half the speed on Classic, nine tenths on full Craftax), so no network here
+uses it yet.
 """
 
 from __future__ import annotations
