@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, unknown = parser.parse_known_args(given)
     command = commands.choices[args.command]
     if unknown:
-        command.error("; ".join(_unknown(word, command) for word in unknown if word.startswith("-")) or str(unknown))
+        command.error("; ".join(_unknown(word, command) for word in unknown))
     try:
         job = setups[args.command][1](args)
     except (ValueError, FileNotFoundError) as error:  # of the arguments; what goes wrong later is no bad argument
@@ -48,6 +48,8 @@ def _sentence(words: str) -> str:
 
 
 def _unknown(word: str, command: argparse.ArgumentParser) -> str:
+    if not word.startswith("-"):
+        return f"unexpected argument {word}; every value follows its option, as in --env-id cartpole-v1"
     options = [option for action in command._actions for option in action.option_strings]
     near = difflib.get_close_matches(word.split("=")[0], options, n=2, cutoff=0.6)
     return f"unknown option {word}" + (f" (did you mean {' or '.join(near)}?)" if near else "")
@@ -209,6 +211,8 @@ def _evaluate(args: argparse.Namespace) -> Callable[[], int]:
     run = None
     if args.run:
         run = _latest() if args.run == "latest" else Path(args.run)
+        if not run.is_dir():
+            raise FileNotFoundError(f"there is no folder {run}; `python -m mxnb runs` lists the runs")
         policy = mxnb.load_policy(run)
         env = mxnb.make(args.env_id or policy.spec.id)
     else:
@@ -269,12 +273,22 @@ def _found(root: Path) -> list[tuple[Path, dict[str, Any]]]:
     return sorted(runs, key=lambda run: -run[1].get("time", 0.0))
 
 
+def _is_part(run: Path, root: Path) -> bool:
+    """Whether a run lies inside another run's folder."""
+    return any((folder / "config.json").exists() for folder in run.parents if folder.is_relative_to(root))
+
+
 def _latest() -> Path:
     from mxnb.config import run_root
 
-    trained = [run for run, _ in _found(run_root()) if (run / "policy" / "params.npz").exists()]
+    root = run_root()
+    trained = [
+        run
+        for run, _ in _found(root)
+        if (run / "policy" / "params.npz").exists() and not _is_part(run, root)  # a notebook's side runs are no run
+    ]
     if not trained:
-        raise FileNotFoundError(f"no run with a policy in {run_root()}; train one first, or name its folder")
+        raise FileNotFoundError(f"no run with a policy in {root}; train one first, or name its folder")
     return trained[0]
 
 
@@ -285,7 +299,7 @@ def _runs(args: argparse.Namespace) -> Callable[[], int]:
 
 
 def _list_runs(root: Path) -> int:
-    rows = [("status", "agent", "environment", "update", "return", "age", "folder")]
+    rows = [("status", "agent", "environment", "seed", "update", "return", "age", "folder")]
     for run, status in _found(root):
         config = json.loads((run / "config.json").read_text())
         result = run / "result.json"
@@ -295,7 +309,8 @@ def _list_runs(root: Path) -> int:
         hours = (time.time() - status.get("time", 0.0)) / 3600
         age = f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.0f} h" if hours < 72 else f"{hours / 24:.0f} d"
         folder = str(run.relative_to(root)) if run != root else str(run)
-        rows.append((status["status"], config["agent"], config["env"], f"{status['update']:,}", shown, age, folder))
+        seed, update = str(config["seed"]), f"{status['update']:,}"
+        rows.append((status["status"], config["agent"], config["env"], seed, update, shown, age, folder))
     if len(rows) == 1:
         print(f"no runs in {root}")
         return 0

@@ -146,7 +146,7 @@ if env.spec.num_actions:
     display(mxnb.show.mask_picture(env.render(state), mask_of(state), names, reasons=words))
 
 # %% [markdown]
-# Give the player wood and a table, and crafting opens; put it to sleep, and only NOOP is left. Both states are
+# Give the player wood and a table, and crafting opens; put it to sleep, and only NOOP is legal. Both states are
 # edits of the one above.
 
 # %%
@@ -160,12 +160,13 @@ if is_classic:
     for at, near in ((crafting, True), (asleep, True)):
         display(mxnb.show.mask_picture(env.render(at), mask_of(at), names, reasons=reasons(at, near)))
     for words, at in (("at the start", state), ("with wood and a table", crafting), ("asleep", asleep)):
-        print(f"{words}: {int(mask_of(at).sum())} of {len(names)} actions are open")
+        print(f"{words}: {int(mask_of(at).sum())} of {len(names)} actions are legal")
     assert mask_of(crafting)[names.index("make_wood_pickaxe")] and not mask_of(state)[names.index("make_wood_pickaxe")]
     assert mask_of(asleep).sum() == 1
 
 # %% [markdown]
-# Proof rather than words: take the state above, try every action with the same key, and compare with NOOP.
+# Proof rather than words: take the state above, try every action with the same key, and compare with NOOP. (A legal
+# action may still need luck: DO on grass finds a sapling in one of ten tries, so it can be missing below.)
 
 # %%
 if is_classic:
@@ -178,7 +179,7 @@ if is_classic:
     does_something = [any((a != b).any() for a, b in zip(outcome(i), outcome(0))) for i in range(len(names))]
     for i, name in enumerate(names):
         if does_something[i]:
-            print(f"{name:<20} has an effect   {'open' if mask_of(crafting)[i] else 'MASKED: a bug'}")
+            print(f"{name:<20} has an effect   {'legal' if mask_of(crafting)[i] else 'MASKED: a bug'}")
     assert all(mask_of(crafting)[i] for i in range(len(names)) if does_something[i])
 
 # %% [markdown]
@@ -292,7 +293,7 @@ assert once == again and (other != once or not is_classic)
 # %% [markdown]
 # ## A random episode
 #
-# Below each frame: the step and the action about to be taken, drawn from the open ones.
+# Below each frame: the step and the action about to be taken, drawn from the legal ones.
 
 # %%
 if env.spec.num_actions:
@@ -368,7 +369,8 @@ assert not broken.ok
 #
 # - Break the walker in another way (return `terminated` as a number, forget the cast in `look`) and read what
 #   `mxnb.check` says.
-# - Set `env_id` to `craftax-v1` above: 43 actions, nine floors, and masks for ladders, spells and potions.
+# - Set `env_id` to `craftax-v1` above: 43 actions, nine floors, and masks for ladders, spells and potions. On a CPU it
+#   compiles for several minutes.
 # - Look at `mxnb.envs.probes`: eight environments with known answers, each of which one kind of mistake fails. Run
 #   them before you believe a change to an agent.
 # - Then train: `02_masked_ppo`.

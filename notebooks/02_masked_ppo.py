@@ -359,13 +359,15 @@ check(
 # %% [markdown]
 # ## What the numbers mean
 #
-# Every name in `metrics.jsonl`, in the curves and in the health table:
+# The names in `metrics.jsonl`, in the curves and in the health table. Each row is one update; `timesteps` counts
+# environment steps so far.
 #
 # | metric | what it is | healthy |
 # |---|---|---|
 # | `train/mean_episode_return`, `…_length` | means over the episodes that ended in this update | rising |
 # | `train/mean_reward` | per step and environment | rising |
 # | `train/num_episodes` | episodes that ended in this update | more than a few |
+# | `train/total_loss` | the sum that is minimised | a number |
 # | `train/pg_loss` | the clipped objective, negated | near 0, any sign |
 # | `train/vf_loss` | half the critic's mean squared error | small against the returns' spread |
 # | `train/explained_variance` | 1 − Var(target − V) / Var(target): 1 is a perfect critic, 0 a constant one | rising to 0.5 and more |
@@ -376,7 +378,8 @@ check(
 # | `train/grad_norm` | the gradient's length before it is clipped | no sudden peaks |
 # | `train/no_legal_action` | 1 if a state had no legal action | 0 |
 # | `actions/<name>` | share of steps with that action | |
-# | `stats/<name>` | share of ended episodes with that achievement or end | rising |
+# | `stats/<name>` | share of ended episodes with that achievement, or `cause/…`: that ended so | achievements rise |
+# | `eval/<name>` | the same from whole episodes of the policy of that moment, where evaluation was asked for | rising |
 # | `time/steps_per_second`, `time/wall_seconds` | speed, and seconds trained so far | |
 #
 # ## Details that decide
@@ -405,7 +408,7 @@ check(
 # - `overrides = {"ent_coef": 0.1}`: more exploration. Look at the entropy panel, then at the return.
 # - `overrides = {"lambda_": 0.95}`: trust observed returns more than the critic.
 # - `env_id = "cartpole-v1"`, `overrides = {"discount": 0.97, "vf_coef": 0.05}`: two actions, no mask, and the pole
-#   stands within seconds. With the defaults some seeds learn it and fall back late.
+#   stands within a minute. With the defaults some seeds learn it and fall back late.
 # - `mxnb.agents.ppo_rnn`: the same with a memory. `python -m mxnb train --agent ppo_rnn --preset cpu` trains it.
 # - Another `seed`: how much of a difference between two curves is luck?
 # - Headless: `papermill notebooks/02_masked_ppo.ipynb out.ipynb -p preset cpu -p seed 3`. A misspelt parameter is refused.

@@ -51,6 +51,8 @@ def test_train_evaluate_and_list(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert run(f"train {TINY} --run-dir {folder} --learning-rate 1e-2 -p ent_coef 0.02") == 0
     assert "nothing is trained" in capsys.readouterr().out
 
+    assert run(f"train {TINY} --run-dir {folder}/compare/other --seed 1") == 0  # a part of the run, though newer
+    capsys.readouterr()
     assert run("evaluate --run latest --episodes 20 --greedy") == 0
     said = capsys.readouterr().out
     found = json.loads((folder / "evaluation.json").read_text())
@@ -59,7 +61,7 @@ def test_train_evaluate_and_list(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
     assert run("runs") == 0
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == 3 and "done" in said[2] and "probe-mask-v0" in said[2] and said[2].endswith("mine")
+    assert len(said) == 4 and "done" in said[3] and "probe-mask-v0" in said[3] and said[3].endswith("mine")
 
 
 def test_recurrent_from_the_command_line_and_a_warm_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,6 +87,7 @@ def test_policies_that_were_not_trained(policy: str, tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("line", "words"),
     [
+        ("train cartpole-v1", "unexpected argument cartpole-v1; every value follows its option"),
         ("train --num-env 8", "unknown option --num-env (did you mean --num-envs"),
         ("train --agent pppo --env-id cartpole-v1", "unknown agent 'pppo'; did you mean ppo?"),
         (
@@ -100,7 +103,7 @@ def test_policies_that_were_not_trained(policy: str, tmp_path: Path, capsys: pyt
         ("train --preset small", "'small' is not one of smoke, cpu"),
         ("evaluate --episodes 3", "one of the arguments --run --policy is required"),
         ("evaluate --policy random", "--policy needs --env-id"),
-        ("evaluate --run nowhere", "nowhere has no policy yet"),
+        ("evaluate --run nowhere", "there is no folder nowhere"),
         ("evaluate --run latest", "no run with a policy in"),
         ("evaluate --policy noop --env-id catch-bsuite --episodes 0", "--episodes is 0; use at least 1"),
     ],

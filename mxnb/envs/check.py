@@ -217,6 +217,13 @@ def _spec(look: _Look) -> None:
         raise _Broken(f"num_binary is {spec.num_binary}, but an observation has {math.prod(spec.obs_shape)} entries")
 
 
+def _reset(look: _Look) -> None:
+    results = look.first()
+    if not isinstance(results, tuple) or len(results) != 2:
+        got = "one array" if hasattr(results, "shape") else f"a {type(results).__name__}"
+        raise _Broken(f"reset returns {got}; return the pair obs, state")
+
+
 def _same_type(what: str, x: Any, shape: tuple[int, ...], dtype: Any, mend: str) -> None:
     if not hasattr(x, "shape") or tuple(x.shape) != tuple(shape) or x.dtype != jnp.dtype(dtype):
         got = f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else type(x).__name__
@@ -399,8 +406,9 @@ def _picture(look: _Look) -> str:
 
 _RULES: tuple[tuple[str, Callable[[_Look], str | None], tuple[str, ...]], ...] = (
     ("spec", _spec, ()),
-    ("mask", _mask, ("spec",)),
-    ("observations", _observations, ("spec", "mask")),
+    ("reset", _reset, ("spec",)),
+    ("mask", _mask, ("reset",)),
+    ("observations", _observations, ("mask",)),
     ("state", _state, ("observations",)),
     ("results", _results, ("observations",)),
     ("numbers", _numbers, ("state", "results")),

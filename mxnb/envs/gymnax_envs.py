@@ -80,13 +80,15 @@ def _state_types(game: Any, params: Any) -> Any:
         return game.step_env(key, state, game.action_space(params).sample(key), params)[1]
 
     key = jax.random.key(0)
-    types = jax.eval_shape(lambda k: jax.tree.map(jnp.asarray, game.reset_env(k, params)[1]), key)
-    for _ in range(3):
-        new = jax.eval_shape(lambda k, s: jax.tree.map(jnp.asarray, after(k, s)), key, types)
-        wide = jax.tree.map(lambda a, b: jax.ShapeDtypeStruct(a.shape, jnp.promote_types(a.dtype, b.dtype)), types, new)
-        if jax.tree.map(lambda x: x.dtype, wide) == jax.tree.map(lambda x: x.dtype, types):
-            break
-        types = wide
+    with jax.numpy_rank_promotion("allow"):  # some of gymnax's tasks rely on it
+        types = jax.eval_shape(lambda k: jax.tree.map(jnp.asarray, game.reset_env(k, params)[1]), key)
+        for _ in range(3):
+            new = jax.eval_shape(lambda k, s: jax.tree.map(jnp.asarray, after(k, s)), key, types)
+            dtype = lambda a, b: jax.ShapeDtypeStruct(a.shape, jnp.promote_types(a.dtype, b.dtype))
+            wide = jax.tree.map(dtype, types, new)
+            if wide == types:
+                break
+            types = wide
     return types
 
 

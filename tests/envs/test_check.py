@@ -51,6 +51,11 @@ def test_what_is_right_but_unusual_passes() -> None:
     assert words.startswith("picture: NotImplementedError at test_check.py:") and words.endswith("without a message")
 
 
+def test_a_reset_without_a_state_is_told() -> None:
+    (words,) = check(Env(WALK.spec, lambda key: jnp.zeros(3), WALK.step, WALK.action_mask)).problems
+    assert words == "reset: reset returns one array; return the pair obs, state"
+
+
 def test_every_agents_bits_are_looked_at() -> None:
     spec = Spec("two-v0", (2,), num_binary=1, num_actions=2, agents=("a", "b"))
     obs = jnp.array([[1.0, 0.3], [0.5, 0.3]])
