@@ -133,7 +133,7 @@ def reasons(state, table=False):
     has = state.inventory
     missing = {"wood": has.wood, "stone": has.stone, "iron": has.iron}
     words = {"sleep": "not tired", "place_plant": "no sapling", "do": "nothing in reach"}
-    words |= {"place_stone": "no stone", "place_table": "no wood", "place_furnace": "no table near"}
+    words |= {"place_stone": "no stone", "place_table": "no wood", "place_furnace": "no stone"}
     for name in (n for n in names if n.startswith("make_")):
         material = name.split("_")[1]
         words[name] = "no table near" if not table else f"no {material}" if not missing[material] else "nothing new"
