@@ -31,9 +31,10 @@ def worlds(reset, key, num_envs: int):
 
 
 def queue(game: str, num_envs: int, size: int = 0):
-    """(init, tick) of our VecEnv with `size` worlds in its queue (0: as it chooses);
+    """(init, tick) of our VecEnv with `size` worlds in its queue (0: as it chooses).
 
-    tick -> (state, reward[N], obs[N, *], mask, ended[N])."""
+    tick -> (state, reward[N], obs[N, *], mask, ended[N])
+    """
     from mxnb.build import make
     from mxnb.envs.vector import vectorise
 

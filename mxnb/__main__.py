@@ -279,13 +279,13 @@ def _is_part(run: Path, root: Path) -> bool:
 
 
 def _latest() -> Path:
-    from mxnb.config import run_root
+    from mxnb.config import policy_file, run_root
 
     root = run_root()
     trained = [
         run
         for run, _ in _found(root)
-        if (run / "policy" / "params.npz").exists() and not _is_part(run, root)  # a notebook's side runs are no run
+        if policy_file(run).exists() and not _is_part(run, root)  # a notebook's side runs are no run
     ]
     if not trained:
         raise FileNotFoundError(f"no run with a policy in {root}; train one first, or name its folder")

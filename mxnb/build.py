@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mxnb.agents.api import Agent
-from mxnb.config import GYMNAX, PROBES, canonical_env_id, make_config, use_compilation_cache
+from mxnb.config import GYMNAX, PROBES, canonical_env_id, make_config, policy_file, use_compilation_cache
 from mxnb.envs.api import Env
 
 
@@ -88,12 +88,12 @@ def load_policy(run_dir: str | Path) -> Any:
     from mxnb.run.checkpoint import load_params
 
     run_dir = Path(run_dir)
-    if not (run_dir / "policy" / "params.npz").exists():
+    if not policy_file(run_dir).exists():
         raise FileNotFoundError(f"{run_dir} has no policy yet; train it to the end, or interrupt it once to export one")
     stored = json.loads((run_dir / "config.json").read_text())
     config_class, maker = AGENTS[stored["agent"]]()
     config = make_config(config_class, overrides=stored["config"])
     agent = maker(config, make(config.env_id))
     shapes = jax.eval_shape(agent.init, jax.random.key(0)).policy
-    params = load_params(run_dir / "policy" / "params.npz", shapes)
+    params = load_params(policy_file(run_dir), shapes)
     return Policy(agent.spec, params, agent.memory, agent.act)

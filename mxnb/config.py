@@ -175,6 +175,11 @@ def run_root() -> Path:
     return here / "papermill_runs" / "local"
 
 
+def policy_file(run_dir: str | Path) -> Path:
+    """Where a run folder keeps its exported policy."""
+    return Path(run_dir) / "policy" / "params.npz"
+
+
 def as_json(config: Any) -> dict[str, Any]:
     """A Config's fields without their origins, ready for JSON."""
     return {f.name: getattr(config, f.name) for f in fields(config) if f.name != "origins"}

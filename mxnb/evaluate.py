@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mxnb.envs.api import Env, Spec
+from mxnb.envs.api import Env, Spec, finite_bounds
 from mxnb.envs.vector import make_worlds
 
 
@@ -109,7 +109,7 @@ class Recording:
 
 def random_policy(spec: Spec, *, use_mask: bool = False) -> Policy:
     """All actions alike, or all legal ones with `use_mask`; continuous ones uniform between their bounds."""
-    act = _random_act(spec.num_actions) if spec.num_actions else _uniform_act(*_finite_bounds(spec))
+    act = _random_act(spec.num_actions) if spec.num_actions else _uniform_act(*finite_bounds(spec))
     return Policy(spec, jnp.array(use_mask), _no_memory, act)
 
 
@@ -119,16 +119,9 @@ def noop_policy(spec: Spec) -> Policy:
         noop = spec.action_names.index("noop") if "noop" in spec.action_names else 0
         action, probs = jnp.int32(noop), jax.nn.one_hot(noop, spec.num_actions)
     else:
-        low, high = _finite_bounds(spec)
+        low, high = finite_bounds(spec)
         action, probs = jnp.asarray([(a + b) / 2 for a, b in zip(low, high, strict=True)]), jnp.zeros((0,))
     return Policy(spec, (action, probs), _no_memory, _noop_act)
-
-
-def _finite_bounds(spec: Spec) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    low, high = spec.action_low or (), spec.action_high or ()
-    if not low or not np.isfinite([*low, *high]).all():
-        raise ValueError(f"{spec.id} has actions from {low} to {high}; finite bounds are needed")
-    return low, high
 
 
 def _no_memory(params: Any) -> tuple[()]:

@@ -18,6 +18,15 @@ from flax import struct
 
 from mxnb.envs.api import Env, Spec
 
+PPO_SIZES: dict[str, Any] = {
+    "num_envs": 8,
+    "num_steps": 16,
+    "total_timesteps": 8 * 16 * 10,
+    "hidden_dim": 16,
+    "num_minibatches": 4,
+    "update_epochs": 2,
+}
+
 GO, TERMINATE, TRUNCATE, BOTH = range(4)
 
 

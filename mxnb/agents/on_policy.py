@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from mxnb.agents.api import Health, Max, Mean
-from mxnb.envs.api import Spec
+from mxnb.envs.api import Spec, finite_bounds
 from mxnb.envs.vector import VecStep
 from mxnb.kernels.gaussian import gaussian, sample_gaussian, to_bounds
 from mxnb.kernels.masked import masked_categorical, sample_masked
@@ -55,10 +54,7 @@ def head_of(spec: Spec) -> dict[str, Any]:
         raise ValueError(f"{spec.id} has {len(spec.agents)} agents; this algorithm is for one")
     if spec.num_actions:
         return {"num_outputs": spec.num_actions, "gaussian": False}
-    low, high = spec.action_low or (), spec.action_high or ()
-    if not low or not np.isfinite([*low, *high]).all():
-        raise ValueError(f"{spec.id} has actions from {low} to {high}; give finite bounds in its Spec")
-    return {"num_outputs": len(low), "gaussian": True}
+    return {"num_outputs": len(finite_bounds(spec)[0]), "gaussian": True}
 
 
 def check_network(spec: Spec, outputs: Any, lead: tuple[int, ...]) -> None:
@@ -87,7 +83,7 @@ def choose(spec: Spec, key: Any, head: Any, mask: Any) -> Any:
 
 def env_action(spec: Spec, action: Any) -> Any:
     """The action as the environment takes it: continuous ones are clipped and scaled to its bounds."""
-    return action if spec.num_actions else to_bounds(action, spec.action_low or (), spec.action_high or ())
+    return action if spec.num_actions else to_bounds(action, *finite_bounds(spec))
 
 
 def acted(spec: Spec, key: Any, head: Any, value: Any, mask: Any) -> tuple[Any, dict[str, Any]]:

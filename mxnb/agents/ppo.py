@@ -94,6 +94,11 @@ class PPOConfig:
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Where each value came from; written by `mxnb.parameters`, part of no comparison."""
 
+    @property
+    def num_updates(self) -> int:
+        """Whole updates in total_timesteps."""
+        return self.total_timesteps // (self.num_envs * self.num_steps)
+
     def resolve(self) -> PPOConfig:
         """The same with every 0 of `auto_scale` filled in; ValueError lists sizes that do not fit."""
         return auto_scale(self)
@@ -310,8 +315,7 @@ def update(network: Any, config: PPOConfig, optimiser: Any, spec: Spec, state: S
 
 def entropy_weight(config: PPOConfig, update: Any) -> Any:
     """ent_coef at this update."""
-    num_updates = config.total_timesteps // (config.num_envs * config.num_steps)
-    return config.ent_coef * (1.0 - update / num_updates) if config.anneal_ent_coef else config.ent_coef
+    return config.ent_coef * (1.0 - update / config.num_updates) if config.anneal_ent_coef else config.ent_coef
 
 
 def descend(optimiser: Any, objective: Any, carry: Any) -> Any:
@@ -340,8 +344,7 @@ def ppo(config: PPOConfig, env: Env, network: Any = None) -> Agent:
         obs = jnp.zeros((2, *spec.obs_shape), spec.obs_dtype)
         check_network(spec, jax.eval_shape(network.init_with_output, jax.random.key(0), obs)[0], (2,))
     venv = vectorise(env, config.num_envs)
-    num_updates = config.total_timesteps // (config.num_envs * config.num_steps)
-    optimiser = adam(config, num_updates)
+    optimiser = adam(config, config.num_updates)
 
     def init(key: Any) -> State:
         net_key, env_key, key = jax.random.split(key, 3)
@@ -366,7 +369,7 @@ def ppo(config: PPOConfig, env: Env, network: Any = None) -> Agent:
         name="ppo",
         config=config,
         spec=spec,
-        num_updates=num_updates,
+        num_updates=config.num_updates,
         steps_per_update=config.num_envs * config.num_steps,
         init=init,
         step=step,

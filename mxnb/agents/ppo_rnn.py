@@ -108,9 +108,7 @@ def rollout(network: Any, config: PPORnnConfig, venv: VecEnv, state: State) -> A
         # The final observation follows envs.obs in the same episode, so it is judged with the memory after envs.obs.
         final_value = jax.lax.cond(
             seen.truncated.any(),
-            lambda: jnp.where(
-                seen.truncated, look(network, policy, seen_so_far, seen.final_obs, never)[2], jnp.zeros_like(value)
-            ),
+            lambda: jnp.where(seen.truncated, look(network, policy, seen_so_far, seen.final_obs, never)[2], 0.0),
             lambda: jnp.zeros_like(value),
         )
         transition = Transition(
@@ -189,8 +187,7 @@ def ppo_rnn(config: PPORnnConfig, env: Env, network: Any = None) -> Agent:
         )
         check_network(spec, jax.eval_shape(network.init_with_output, jax.random.key(0), *example)[0][1:], (3, 2))
     venv = vectorise(env, config.num_envs)
-    num_updates = config.total_timesteps // (config.num_envs * config.num_steps)
-    optimiser = adam(config, num_updates)
+    optimiser = adam(config, config.num_updates)
 
     def init(key: Any) -> State:
         net_key, env_key, key = jax.random.split(key, 3)
@@ -223,7 +220,7 @@ def ppo_rnn(config: PPORnnConfig, env: Env, network: Any = None) -> Agent:
         name="ppo_rnn",
         config=config,
         spec=spec,
-        num_updates=num_updates,
+        num_updates=config.num_updates,
         steps_per_update=config.num_envs * config.num_steps,
         init=init,
         step=step,

@@ -6,6 +6,7 @@ here knows about batches, episodes' statistics or resets; `mxnb.envs.vector.vect
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +45,16 @@ class Spec:
 def strong(tree: Any) -> Any:
     """Arrays without weak types, which a checkpoint would not keep and a scan carry would not match."""
     return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.asarray(x).dtype), tree)
+
+
+def finite_bounds(spec: Spec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(low, high) of continuous actions; ValueError where there are none or one is infinite."""
+    low, high = spec.action_low or (), spec.action_high or ()
+    if not low or not all(map(math.isfinite, (*low, *high))):
+        raise ValueError(
+            f"{spec.id} has actions from {low} to {high}; finite bounds are needed, so give finite bounds in its Spec"
+        )
+    return low, high
 
 
 def _no_mask(state: Any) -> None:

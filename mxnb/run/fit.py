@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mxnb.config import as_json, write_json
+from mxnb.config import as_json, policy_file, write_json
 from mxnb.run import checkpoint
 from mxnb.run.metrics import append_rows, final_metrics, judge, read_rows, to_rows
 
@@ -133,7 +133,7 @@ class _Run:
 
 def check_run(agent: Any, run_dir: Path, seed: int, resume: bool, init_from: str | Path | None) -> None:
     """ValueError if `run_dir` holds a run of another configuration, FileNotFoundError if init_from has no policy."""
-    if init_from and not _policy_of(init_from).exists():
+    if init_from and not policy_file(init_from).exists():
         raise FileNotFoundError(
             f"init_from={str(init_from)!r} has no policy to begin with; give the folder of a run that was "
             "trained to its end or interrupted"
@@ -184,10 +184,6 @@ def _prepare(agent: Any, run_dir: Path, seed: int, resume: bool, init_from: str 
     write_json(path, _described(agent, seed) | extra)
 
 
-def _policy_of(run_dir: str | Path) -> Path:
-    return Path(run_dir) / "policy" / "params.npz"
-
-
 def _start(agent: Any, run_dir: Path, seed: int, manager: Any, init_from: str | Path | None) -> _Run:
     """The state to begin with: the newest checkpoint, or a fresh one, with another run's policy where asked for."""
     key = jax.random.key(seed)
@@ -198,7 +194,7 @@ def _start(agent: Any, run_dir: Path, seed: int, manager: Any, init_from: str | 
         state = jax.block_until_ready(jax.jit(agent.init)(key))
         print(f"{agent.name} on {agent.spec.id}: made the first worlds in {time.perf_counter() - started:.1f} s")
         if init_from:
-            policy = checkpoint.load_params(_policy_of(init_from), state.policy)
+            policy = checkpoint.load_params(policy_file(init_from), state.policy)
             state = dataclasses.replace(state, policy=jax.tree.map(jnp.asarray, policy))
             print(f"began with the policy of {_shown(Path(init_from))}")
         return _Run(run_dir, state, 0, [], 0.0, time.perf_counter(), saved_at=time.perf_counter())
@@ -363,7 +359,7 @@ def _save(run: _Run, manager: Any) -> None:
 def _finish(agent: Any, run: _Run, manager: Any, status: str) -> None:
     """Saves, exports the policy, and writes result.json and status.json, in this order."""
     _save(run, manager)
-    checkpoint.save_params(run.dir / "policy" / "params.npz", run.state.policy)
+    checkpoint.save_params(policy_file(run.dir), run.state.policy)
     metrics = final_metrics(run.rows)
     result = {
         "status": status,

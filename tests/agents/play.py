@@ -37,8 +37,3 @@ def watch(agent: Any, env: Any, policies: Any, steps: int, worlds: int = 8) -> A
     keys = jax.random.split(jax.random.key(1), worlds)
     seen = jax.jit(jax.vmap(jax.vmap(episode, (None, 0)), (0, None)))(policies, keys)
     return jax.tree.map(np.asarray, seen)
-
-
-def returns(agent: Any, env: Any, policies: Any, steps: int) -> np.ndarray:
-    """Greedy returns [S, W]."""
-    return watch(agent, env, policies, steps)[3].sum(-1)

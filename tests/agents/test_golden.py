@@ -9,24 +9,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tiny import masked
+from tiny import PPO_SIZES, masked
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "first_update.json"
-SIZES: dict[str, Any] = {
-    "num_envs": 8,
-    "num_steps": 16,
-    "total_timesteps": 8 * 16 * 10,
-    "hidden_dim": 16,
-    "num_minibatches": 4,
-    "update_epochs": 2,
-    "lr": 1e-2,
-}
+SIZES = PPO_SIZES | {"lr": 1e-2}
 
 
 def losses(agent_name: str) -> dict[str, float]:

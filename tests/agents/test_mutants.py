@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import masked, mutant, timed
+from tiny import PPO_SIZES, masked, mutant, timed
 
 from mxnb.agents import on_policy
 from mxnb.agents import ppo as ppo_module
@@ -21,19 +21,10 @@ from mxnb.envs.vector import vectorise
 from mxnb.networks.actor_critic import ActorCritic
 from mxnb.networks.recurrent import RecurrentActorCritic
 
-SIZES: dict[str, Any] = {
-    "num_envs": 8,
-    "num_steps": 16,
-    "total_timesteps": 8 * 16 * 10,
-    "hidden_dim": 16,
-    "num_minibatches": 4,
-    "update_epochs": 2,
-}
-
 
 def config_of(module: Any, **more: Any) -> Any:
     name = "PPORnnConfig" if hasattr(module, "PPORnnConfig") else "PPOConfig"
-    return getattr(module, name)(**SIZES | more).resolve()
+    return getattr(module, name)(**PPO_SIZES | more).resolve()
 
 
 def agent_of(module: Any, env: Any, **more: Any) -> Any:

@@ -12,7 +12,7 @@ import optax
 import pytest
 from flax import linen as nn
 from play import train, watch
-from tiny import BITS, masked, timed
+from tiny import BITS, PPO_SIZES, masked, timed
 
 from mxnb.agents.on_policy import acted, adam, env_action
 from mxnb.agents.ppo import PPOConfig, entropy_weight, forward, ppo
@@ -22,14 +22,7 @@ from mxnb.build import make
 from mxnb.envs.api import Env, Spec
 from mxnb.networks.actor_critic import ActorCritic
 
-SMALL: dict[str, Any] = {
-    "num_envs": 8,
-    "num_steps": 16,
-    "total_timesteps": 8 * 16 * 20,
-    "hidden_dim": 16,
-    "num_minibatches": 4,
-    "update_epochs": 2,
-}
+SMALL = PPO_SIZES | {"total_timesteps": 8 * 16 * 20}
 BOTH = ((PPOConfig, ppo), (PPORnnConfig, ppo_rnn))
 
 
