@@ -124,7 +124,7 @@ from mxnb.evaluate import random_policy, record
 
 names = env.spec.action_names or [str(action) for action in range(env.spec.num_actions)]
 is_classic = env.spec.id.startswith("craftax-classic")
-reset, mask_of = jax.jit(env.reset), jax.jit(env.action_mask)
+reset, step, mask_of = jax.jit(env.reset), jax.jit(env.step), jax.jit(env.action_mask)
 obs, state = reset(jax.random.key(p.seed))
 
 
@@ -170,7 +170,6 @@ if is_classic:
 
 # %%
 if is_classic:
-    step = jax.jit(env.step)
     key = jax.random.key(p.seed + 1)
 
     def outcome(action):
@@ -203,7 +202,6 @@ def milliseconds(fn, *args, repeats=20):
     return 1000 * (time.perf_counter() - start) / repeats
 
 
-step = jax.jit(env.step)
 action = random_action(env.spec, jax.random.key(0), None)
 print(f"one reset: {milliseconds(reset, jax.random.key(0)):.2f} ms")
 print(f"one step:  {milliseconds(step, jax.random.key(0), state, action):.2f} ms")
@@ -342,8 +340,9 @@ walker = Env(
     walker_step,
     action_mask=lambda s: jnp.stack([s.x > -3, jnp.array(True)]),
 )
-print(mxnb.check(walker))
-assert mxnb.check(walker).ok
+checked = mxnb.check(walker)
+print(checked)
+assert checked.ok
 
 # %% [markdown]
 # `vectorise(walker, 64)` steps sixty-four of them, and `mxnb.agents.ppo.ppo(config, walker)` trains on it. An
