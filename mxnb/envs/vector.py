@@ -72,9 +72,12 @@ def _batch_size(env: Env) -> int | None:
 
 def make_worlds(env: Env, key: Any, count: int) -> Any:
     """`count` fresh (obs, state), one key each."""
-    keys = jax.random.split(key, count)
+    return _worlds(env, jax.random.split(key, count))
+
+
+def _worlds(env: Env, keys: Any) -> Any:
     batch = _batch_size(env)
-    if batch is None or count <= batch:
+    if batch is None or len(keys) <= batch:
         return strong(jax.vmap(env.reset)(keys))
     return strong(jax.lax.map(env.reset, keys, batch_size=batch))
 
@@ -105,9 +108,12 @@ def vectorise(env: Env, num_envs: int, *, autoreset: str = "same_step", queue_si
 
     def init(key: Any) -> VecState:
         key, first_key, queue_key = jax.random.split(key, 3)
-        obs, state = make_worlds(env, first_key, num_envs)
         rested = jnp.zeros(num_envs, bool)
-        queue = jax.lax.map(lambda k: make_worlds(env, k, size), _keys(queue_key, shards))
+        queue_keys = jax.vmap(lambda k: jax.random.split(k, size))(_keys(queue_key, shards)).reshape(-1)
+        # In one go: a second place that makes worlds would take as long to compile again.
+        worlds = _worlds(env, jnp.concatenate([jax.random.split(first_key, num_envs), queue_keys]))
+        obs, state = jax.tree.map(lambda x: x[:num_envs], worlds)
+        queue = jax.tree.map(lambda x: x[num_envs:].reshape(shards, size, *x.shape[1:]), worlds)
         return VecState(
             env=state,
             obs=obs,
