@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "doctor": (_doctor_options, _doctor, "say whether everything here is ready"),
     }
     for name, (options, _, words) in setups.items():
-        command = commands.add_parser(name, help=words, description=_sentence(words), allow_abbrev=False)
+        usage = f"python -m mxnb {name} [options]   (--help lists them)"
+        command = commands.add_parser(name, help=words, description=_sentence(words), usage=usage, allow_abbrev=False)
         if given[:1] == [name]:  # only these: train's need the agents, and so jax
             options(command, given)
     args, unknown = parser.parse_known_args(given)
@@ -94,7 +95,13 @@ def _train_options(command: argparse.ArgumentParser, given: Sequence[str]) -> No
     )
     run.add_argument("--eval-episodes", type=int, default=64, metavar="N", help="episodes of each (default 64)")
     run.add_argument("--log-interval", type=int, default=0, metavar="N", help="updates between lines on the console")
-    run.add_argument("--no-wandb", action="store_true", help="nothing is sent anywhere; always so")
+    wandb = command.add_argument_group("a mirror at Weights & Biases (offline without a login)")
+    wandb.add_argument("--wandb", action=argparse.BooleanOptionalAction, default=False, help="send every row there")
+    for name, words in (("project", "default mxnb"), ("entity", "user or team"), ("run-name", "default the folder's")):
+        wandb.add_argument(f"--{name}", metavar="NAME", help=words)
+    wandb.add_argument("--run-suffix", metavar="TEXT", help="put behind the name")
+    wandb.add_argument("--rewind", action="store_true", help="on resume, forget the steps after the checkpoint")
+    wandb.add_argument("--no-artifact", action="store_true", help="do not keep the final policy there")
     fields = command.add_argument_group("the agent's configuration (aliases as in notebooks: --learning-rate, ...)")
     fields.add_argument(
         "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="any field, as papermill's -p"
@@ -139,7 +146,7 @@ def _train(args: argparse.Namespace) -> Callable[[], int]:
     from mxnb.build import AGENTS
     from mxnb.config import Parameters, announce, default_run_dir, make_config
     from mxnb.evaluate import periodic
-    from mxnb.run.fit import check_run
+    from mxnb.run.folder import check_run
 
     config_class, _ = AGENTS[args.agent]()
     overrides = _overrides(args, get_type_hints(config_class))
@@ -164,10 +171,19 @@ def _train(args: argparse.Namespace) -> Callable[[], int]:
             eval_updates=args.eval_updates,
             init_from=args.init_from,
             log_updates=args.log_interval,
+            wandb=_wandb(args),
         )
         return 0 if result.status == "done" else 130
 
     return job
+
+
+def _wandb(args: argparse.Namespace) -> bool | dict[str, Any]:
+    if not args.wandb:
+        return False
+    names = {"project": args.project, "entity": args.entity, "name": args.run_name, "suffix": args.run_suffix}
+    given = {name: value for name, value in names.items() if value is not None}
+    return {**given, "rewind": args.rewind, "artifacts": not args.no_artifact}
 
 
 def _overrides(args: argparse.Namespace, types: dict[str, Any]) -> dict[str, Any]:

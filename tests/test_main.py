@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,6 +135,17 @@ def test_another_configuration_in_the_folder_is_told(capsys: pytest.CaptureFixtu
     said = refused(f"train {TINY} --run-dir here --ent-coef 0.5", capsys)
     assert "here holds a run of another configuration" in said and "ent_coef: 0.01 there, 0.5 asked for" in said
     assert run(f"train {TINY} --run-dir here --ent-coef 0.5 --no-resume") == 0
+
+
+def test_the_mirror_is_told_what_the_command_line_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    silent = SimpleNamespace(id="abc", url="", log=lambda row, step: None, finish=lambda exit_code: None)
+    server = SimpleNamespace(login=lambda prompt: False, init=lambda **settings: told.append(settings) or silent)
+    monkeypatch.setitem(sys.modules, "wandb", server)
+    line = f"train {TINY} --project games --entity us --run-name walk --run-suffix=-b --rewind --no-artifact"
+    assert run(f"{line} --run-dir off") == 0 and not told
+    assert run(f"{line} --run-dir on --wandb") == 0
+    assert [told[0][name] for name in ("project", "entity", "name", "resume")] == ["games", "us", "walk-b", "allow"]
 
 
 def test_listing_runs_imports_no_jax(tmp_path: Path) -> None:

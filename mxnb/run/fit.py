@@ -6,14 +6,11 @@ Knows an Agent only through its record, so every algorithm trains, saves, resume
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
-import os
-import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,9 +20,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mxnb.config import as_json, policy_file, write_json
+from mxnb.config import policy_file, write_json
 from mxnb.run import checkpoint
+from mxnb.run.folder import prepare, shown, write_status
 from mxnb.run.metrics import append_rows, final_metrics, judge, read_rows, to_rows
+from mxnb.run.mirror import mirror
 
 _MAX_CHUNK = 256  # rows of the on-device metric buffer, and so the most updates in one call
 
@@ -55,6 +54,7 @@ def fit(
     hooks: Sequence[Callable[[Path, list[dict[str, Any]]], None]] = (),
     init_from: str | Path | None = None,
     log_updates: int = 0,
+    wandb: bool | Mapping[str, Any] = False,
 ) -> Result:
     """Trains `agent` to its last update, or goes on where the run folder's newest checkpoint stands.
 
@@ -75,6 +75,7 @@ def fit(
       init_from: a run folder whose policy is the first one here (a warm start); all else begins anew.
       log_updates: updates between lines on the console; 0: a line for every 5 % or 30 seconds. metrics.jsonl has
         every update either way.
+      wandb: True or its options mirror every row to Weights & Biases; see `mxnb.run.mirror.mirror`.
 
     Raises:
       ValueError: the folder holds a run of another configuration, or init_from a policy that does not fit.
@@ -82,7 +83,7 @@ def fit(
       FloatingPointError: the loss is not a number; the newest checkpoint is from before.
     """
     run_dir = Path(run_dir)
-    _prepare(agent, run_dir, seed, resume, init_from)
+    prepare(agent, run_dir, seed, resume, init_from)
     saving, evals = (save_minutes, save_updates), (evaluate, eval_updates)
     with checkpoint.open_checkpoints(run_dir, keep) as manager, _signals() as stop:
         run = None
@@ -90,14 +91,16 @@ def fit(
             run = _start(agent, run_dir, seed, manager, init_from)
             if run.update >= agent.num_updates:
                 return _show_finished(agent, run, manager)
-            _status(run_dir, "running", run.update)
-            _train(agent, run, manager, stop, chunk_seconds, saving, evals, hooks, log_updates)
-            status = "done" if run.update >= agent.num_updates else "interrupted"
-            _finish(agent, run, manager, status)
+            write_status(run_dir, "running", run.update)
+            with mirror(wandb, run_dir, run.update) as mirrored:
+                all_hooks = (*hooks, mirrored)
+                _train(agent, run, manager, stop, chunk_seconds, saving, evals, all_hooks, log_updates)
+                status = "done" if run.update >= agent.num_updates else "interrupted"
+                _finish(agent, run, manager, status)
         except BaseException as error:
             oom = "RESOURCE_EXHAUSTED" in str(error)
             status = "oom" if oom else "failed"
-            _status(run_dir, status, run.update if run else 0, error=f"{type(error).__name__}: {error}"[:2000])
+            write_status(run_dir, status, run.update if run else 0, error=f"{type(error).__name__}: {error}"[:2000])
             if oom:
                 print("Out of memory. Use a smaller preset (colab_t4_small), or halve num_envs in overrides.")
             raise
@@ -108,7 +111,8 @@ def _show_finished(agent: Any, run: _Run, manager: Any) -> Result:
     said = run.dir / "status.json"
     if not said.exists() or json.loads(said.read_text())["status"] != "done":
         _finish(agent, run, manager, "done")  # it was stopped between its last save and its export
-    print(f"This run is finished ({run.update:,} updates); nothing is trained. Its folder: {_shown(run.dir)}")
+    print(f"This run is finished ({run.update:,} updates); nothing is trained. Its folder: {shown(run.dir)}")
+    print("To train it anew, say after a change to your environment or network: resume=False (--no-resume).")
     return Result("done", run.state, run.update, run.dir)
 
 
@@ -131,59 +135,6 @@ class _Run:
         return self.wall + time.perf_counter() - self.began
 
 
-def check_run(agent: Any, run_dir: Path, seed: int, resume: bool, init_from: str | Path | None) -> None:
-    """ValueError if `run_dir` holds a run of another configuration, FileNotFoundError if init_from has no policy."""
-    if init_from and not policy_file(init_from).exists():
-        raise FileNotFoundError(
-            f"init_from={str(init_from)!r} has no policy to begin with; give the folder of a run that was "
-            "trained to its end or interrupted"
-        )
-    path = run_dir / "config.json"
-    if path.exists() and resume:
-        theirs = json.loads(path.read_text())
-        flat = [{"agent": c["agent"], "seed": c["seed"], **c["config"]} for c in (theirs, _described(agent, seed))]
-        differ = [k for k in sorted({*flat[0], *flat[1]}) if flat[0].get(k) != flat[1].get(k)]
-        if differ:
-            lines = "\n".join(f"  {k}: {flat[0].get(k)!r} there, {flat[1].get(k)!r} asked for" for k in differ)
-            raise ValueError(
-                f"{run_dir} holds a run of another configuration:\n{lines}\n"
-                "Use another run_dir, or the same values, or resume=False to set that run aside."
-            )
-
-
-def _described(agent: Any, seed: int) -> dict[str, Any]:
-    return {"agent": agent.name, "seed": seed, "config": json.loads(json.dumps(as_json(agent.config)))}
-
-
-def _prepare(agent: Any, run_dir: Path, seed: int, resume: bool, init_from: str | Path | None) -> None:
-    """Makes the folder and writes config.json, or checks that the one there describes the same run."""
-    check_run(agent, run_dir, seed, resume, init_from)
-    path = run_dir / "config.json"
-    if path.exists() and not resume:
-        aside = next(p for n in range(1, 10_000) if not (p := run_dir.with_name(f"{run_dir.name}.old{n}")).exists())
-        run_dir.rename(aside)
-        print(f"resume=False: the earlier run is kept in {_shown(aside)}")
-    if path.exists():
-        return
-    origins = dict(getattr(agent.config, "origins", {}))
-    versions = {"python": platform.python_version()}
-    for package in ("mxnb", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "craftax", "orbax-checkpoint"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    extra = {
-        "env": agent.spec.id,
-        "preset": origins.pop("preset", ""),
-        "origins": origins,
-        "health": [dataclasses.asdict(rule) for rule in agent.health],
-        "versions": versions,
-        "device": jax.devices()[0].device_kind,
-        **({"init_from": _shown(Path(init_from))} if init_from else {}),
-    }
-    write_json(path, _described(agent, seed) | extra)
-
-
 def _start(agent: Any, run_dir: Path, seed: int, manager: Any, init_from: str | Path | None) -> _Run:
     """The state to begin with: the newest checkpoint, or a fresh one, with another run's policy where asked for."""
     key = jax.random.key(seed)
@@ -196,7 +147,7 @@ def _start(agent: Any, run_dir: Path, seed: int, manager: Any, init_from: str | 
         if init_from:
             policy = checkpoint.load_params(policy_file(init_from), state.policy)
             state = dataclasses.replace(state, policy=jax.tree.map(jnp.asarray, policy))
-            print(f"began with the policy of {_shown(Path(init_from))}")
+            print(f"began with the policy of {shown(Path(init_from))}")
         return _Run(run_dir, state, 0, [], 0.0, time.perf_counter(), saved_at=time.perf_counter())
     state, meta = found
     with open(run_dir / "metrics.jsonl", "r+b") as file:
@@ -353,7 +304,7 @@ def _save(run: _Run, manager: Any) -> None:
     meta = {"metrics_offset": (run.dir / "metrics.jsonl").stat().st_size, "wall_seconds": run.wall_seconds()}
     checkpoint.save(manager, run.update, run.state, meta)
     run.saved, run.saved_at = run.update, time.perf_counter()
-    _status(run.dir, "running", run.update)
+    write_status(run.dir, "running", run.update)
 
 
 def _finish(agent: Any, run: _Run, manager: Any, status: str) -> None:
@@ -371,25 +322,14 @@ def _finish(agent: Any, run: _Run, manager: Any, status: str) -> None:
         "compile_seconds": run.compile_seconds,
     }
     write_json(run.dir / "result.json", result)
-    _status(run.dir, status, run.update)
+    write_status(run.dir, status, run.update)
     minutes = run.wall_seconds() / 60
     words = "finished" if status == "done" else "interrupted and saved; run it again to go on"
     _warn(run, result["health"])
-    if agent.health and run.rows and not result["health"]:
-        print(f"healthy: none of the {len(agent.health)} rules is broken", flush=True)
-    print(f"{words} after {run.update:,} updates in {minutes:.1f} minutes; the run is in {_shown(run.dir)}", flush=True)
-
-
-def _shown(path: Path) -> str:
-    """As one would type it here: executed notebooks are shared, and home folders are nobody's business."""
-    try:
-        return os.path.relpath(path)
-    except ValueError:  # another drive, on Windows
-        return str(path)
-
-
-def _status(run_dir: Path, status: str, update: int, **more: Any) -> None:
-    write_json(run_dir / "status.json", {"status": status, "update": update, "time": time.time(), **more})
+    judged = sum(any(row.get(rule.metric) is not None for row in run.rows) for rule in agent.health)
+    if judged and not result["health"]:
+        print(f"healthy: none of the {judged} rules is broken", flush=True)
+    print(f"{words} after {run.update:,} updates in {minutes:.1f} minutes; the run is in {shown(run.dir)}", flush=True)
 
 
 @contextmanager

@@ -6,9 +6,11 @@ import json
 import os
 import re
 import signal
+import sys
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -446,3 +448,19 @@ def test_resuming_an_unhealthy_run_warns(tmp_path: Path, chunks: Any, capsys: py
     said = capsys.readouterr().out
     assert "walk on walk-v0: goes on after update 6 of 12" in said
     assert "warning: this run was not healthy when it stopped: train/peak is" in said and "stand still" in said
+
+
+def test_a_mirror_gets_every_row_of_an_interrupted_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    run = SimpleNamespace(
+        id="abc", url="", log=lambda row, step: sent.append(step), finish=lambda exit_code: sent.append(-exit_code)
+    )
+    module = SimpleNamespace(login=lambda prompt: False, init=lambda **settings: run)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+
+    def stop(run_dir: Path, rows: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert fit(walk(), tmp_path / "run", hooks=[stop], wandb=True).status == "interrupted"
+    assert fit(walk(), tmp_path / "run", wandb={"project": "p"}).status == "done"
+    assert sorted(sent) == [0, 0, *range(1, 13)]
