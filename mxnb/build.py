@@ -77,23 +77,38 @@ def build(config: Any) -> tuple[Agent, Env]:
     raise TypeError(f"{type(config).__name__} is no agent's configuration; have {', '.join(AGENTS)}")
 
 
-def load_policy(run_dir: str | Path) -> Any:
+def load_policy(run_dir: str | Path, checkpoint: int | None = None, *, agent: Agent | None = None) -> Any:
     """The trained policy of a run folder, ready for `mxnb.evaluate`.
 
-    Raises FileNotFoundError when the run has not exported a policy yet.
+    checkpoint: the update of a checkpoint that is still there; None: the policy exported last.
+    agent: the Agent that was trained, where the run's environment or network is your own; else it is built anew
+    from config.json.
+
+    Raises FileNotFoundError when there is no such policy, ValueError when its parameters do not fit the agent.
     """
     import jax
 
     from mxnb.evaluate import Policy
-    from mxnb.run.checkpoint import load_params
+    from mxnb.run.checkpoint import load_params, restore_at
 
     run_dir = Path(run_dir)
-    if not policy_file(run_dir).exists():
+    if checkpoint is None and not policy_file(run_dir).exists():
         raise FileNotFoundError(f"{run_dir} has no policy yet; train it to the end, or interrupt it once to export one")
-    stored = json.loads((run_dir / "config.json").read_text())
-    config_class, maker = AGENTS[stored["agent"]]()
-    config = make_config(config_class, overrides=stored["config"])
-    agent = maker(config, make(config.env_id))
-    shapes = jax.eval_shape(agent.init, jax.random.key(0)).policy
-    params = load_params(policy_file(run_dir), shapes)
+    own = "if its environment or network is your own, give the agent too: load_policy(run_dir, agent=agent)"
+    if agent is None:
+        stored = json.loads((run_dir / "config.json").read_text())
+        config_class, maker = AGENTS[stored["agent"]]()
+        try:
+            config = make_config(config_class, overrides=stored["config"])
+        except ValueError as error:
+            raise ValueError(f"{run_dir} cannot be built from its config.json; {own}\n{error}") from None
+        agent = maker(config, make(config.env_id))
+    shapes = jax.eval_shape(agent.init, jax.random.key(0))
+    try:
+        if checkpoint is None:
+            params = load_params(policy_file(run_dir), shapes.policy)
+        else:
+            params = restore_at(run_dir, checkpoint, shapes).policy
+    except ValueError as error:
+        raise ValueError(f"{error}; {own}") from error
     return Policy(agent.spec, params, agent.memory, agent.act)

@@ -16,8 +16,8 @@ SCHEMA = 1
 
 
 @contextmanager
-def open_checkpoints(run_dir: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
-    """The run folder's checkpoints, the newest `keep` of them; left-over temporary folders are removed."""
+def open_checkpoints(run_dir: Path, keep: int | None) -> Iterator[ocp.CheckpointManager]:
+    """The run folder's checkpoints, the newest `keep` of them (None: all); left-over temporary folders are removed."""
     folder = (run_dir / "checkpoints" / "steps").resolve()
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep, create=True, cleanup_tmp_directories=True, enable_async_checkpointing=False
@@ -46,8 +46,19 @@ def restore(manager: ocp.CheckpointManager, shapes: Any) -> tuple[Any, dict[str,
     shapes: the State as `jax.eval_shape(agent.init, key)` gives it; orbax needs it to rebuild the records.
     """
     update = manager.latest_step()
-    if update is None:
-        return None
+    return None if update is None else _restore(manager, update, shapes)
+
+
+def restore_at(run_dir: Path, update: int, shapes: Any) -> Any:
+    """The State of the checkpoint of `update`; FileNotFoundError says which checkpoints there are."""
+    with open_checkpoints(run_dir, None) as manager:
+        kept = manager.all_steps()
+        if update not in kept:
+            raise FileNotFoundError(f"{run_dir} has no checkpoint of update {update}; it has {sorted(kept) or 'none'}")
+        return _restore(manager, update, shapes)[0]
+
+
+def _restore(manager: ocp.CheckpointManager, update: int, shapes: Any) -> tuple[Any, dict[str, Any]]:
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
     args = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())

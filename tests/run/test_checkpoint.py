@@ -120,3 +120,26 @@ def test_load_policy_acts_as_the_trained_agent(tmp_path: Path) -> None:
         ours = jax.vmap(lambda o: trained.act(result.state.policy, o, None, (), key))(obs)  # noqa: B023
         theirs = jax.vmap(lambda o: policy.act(policy.params, o, None, (), key))(obs)  # noqa: B023
         assert_same_bits(ours, theirs)
+
+
+def test_load_policy_of_an_earlier_checkpoint_and_of_an_own_environment(tmp_path: Path) -> None:
+    agent = ppo(replace(CONFIG, total_timesteps=4 * CONFIG.num_envs * CONFIG.num_steps, env_id="own-v0"), masked())
+    kept: dict[int, Any] = {}
+    result = fit(
+        agent,
+        tmp_path,
+        save_updates=2,
+        evaluate=lambda policy: kept.update({len(kept): jax.device_get(policy)}) or {},
+        eval_updates=2,
+    )
+    with pytest.raises(ValueError, match=r"cannot be built from its config.json; if its environment .* is your own"):
+        load_policy(tmp_path)
+    assert_same_bits(load_policy(tmp_path, agent=agent).params, result.state.policy)
+    earlier = load_policy(tmp_path, 2, agent=agent)
+    assert_same_bits(earlier.params, kept[0])
+    with pytest.raises(AssertionError):
+        assert_same_bits(earlier.params, result.state.policy)
+    with pytest.raises(FileNotFoundError, match=r"has no checkpoint of update 3; it has \[2, 4\]"):
+        load_policy(tmp_path, 3, agent=agent)
+    with pytest.raises(ValueError, match=r"the network's is .*; if its environment or network is your own"):
+        load_policy(tmp_path, agent=ppo(replace(CONFIG, hidden_dim=16), masked()))
