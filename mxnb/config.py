@@ -248,7 +248,11 @@ def _coerce(name: str, type_: Any, value: Any, problems: list[str], notes: list[
     if type_ is bool:
         if isinstance(value, bool):
             return value
-        hint = "; papermill's -p passes 'true' as text: write True" if isinstance(value, str) else ""
+        hint = (
+            f"; papermill's -p passes {value!r} as text: write {value.title()}"
+            if str(value).lower() in ("true", "false")
+            else ""
+        )
         problems.append(f"{name}: expected True or False, got {value!r}{hint}")
     elif type_ is int:
         if isinstance(value, int) and not isinstance(value, bool):
@@ -267,13 +271,22 @@ def _coerce(name: str, type_: Any, value: Any, problems: list[str], notes: list[
                 return float(value)
             problems.append(f"{name}: expected a finite number, got {value!r}")
             return None
-        hint = "; in YAML write 1.0e-3, since 1e-3 is text there" if isinstance(value, str) else ""
+        hint = (
+            "; in YAML write 1.0e-3, since 1e-3 is text there" if isinstance(value, str) and _is_number(value) else ""
+        )
         problems.append(f"{name}: expected a number, got {value!r}{hint}")
     elif isinstance(value, type_):
         return value
     else:
         problems.append(f"{name}: expected {type_.__name__}, got {value!r} ({type(value).__name__})")
     return None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _raise(cls: type, problems: list[str]) -> None:

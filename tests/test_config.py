@@ -71,6 +71,8 @@ BAD = {
         {"use_mask": "true"},
         "use_mask: expected True or False, got 'true'; papermill's -p passes 'true' as text: write True",
     ),
+    "another word for a truth value": ({"use_mask": "maybe"}, "use_mask: expected True or False, got 'maybe'"),
+    "a word for a number": ({"lr": "fast"}, "lr: expected a number, got 'fast'"),
     "number for a truth value": ({"anneal_lr": 1}, "anneal_lr: expected True or False, got 1"),
     "truth value for a count": ({"num_envs": True}, "num_envs: expected a whole number, got True"),
     "truth value for a number": ({"discount": False}, "discount: expected a number, got False"),
