@@ -264,6 +264,8 @@ def _results(look: _Look) -> None:
     _same_type("reward", reward, agents, jnp.float32, "return one float32 number (per agent)")
     for name, flag in (("terminated", terminated), ("truncated", truncated)):
         _same_type(name, flag, (), bool, "return one boolean per environment")
+    if not isinstance(info, dict):
+        raise _Broken(f"info is {type(info).__name__}; return a dict, {{}} where there is nothing to say")
     missing = [name for name in look.spec.info if name not in info]
     if missing:
         raise _Broken(f"info lacks {', '.join(missing)}, which Spec.info names; add them or drop the names")
@@ -316,7 +318,8 @@ def _ends(look: _Look) -> str:
     if limit and (lengths > limit).any():
         raise _Broken(f"an episode went on for {lengths.max()} steps, but Spec.max_steps is {limit}; truncate there")
     ended = (over & alive).any(0).sum()
-    return f"{ended} of {_LANES} episodes ended within {look.steps} steps"
+    hint = "" if ended or limit else "; where there is a time limit, name it in Spec.max_steps"
+    return f"{ended} of {_LANES} episodes ended within {look.steps} steps{hint}"
 
 
 def _final(look: _Look) -> str:

@@ -56,6 +56,19 @@ def test_a_reset_without_a_state_is_told() -> None:
     assert words == "reset: reset returns one array; return the pair obs, state"
 
 
+def test_an_info_that_is_no_dict_and_an_endless_environment_are_told() -> None:
+    endless = Spec("endless-v0", (1,), num_actions=2)
+    never = jnp.zeros((), bool)
+    start = lambda key: (jnp.zeros(1), jax.random.uniform(key))
+    report = check(Env(endless, start, lambda key, x, a: (jnp.zeros(1), x, 0.0, never, never, {})))
+    words = {rule.name: rule.words for rule in report.rules}
+    assert report.ok and words["ends"] == (
+        "0 of 8 episodes ended within 256 steps; where there is a time limit, name it in Spec.max_steps"
+    )
+    (words,) = check(Env(endless, start, lambda key, x, a: (jnp.zeros(1), x, 0.0, never, never, None))).problems
+    assert words == "results: info is NoneType; return a dict, {} where there is nothing to say"
+
+
 def test_every_agents_bits_are_looked_at() -> None:
     spec = Spec("two-v0", (2,), num_binary=1, num_actions=2, agents=("a", "b"))
     obs = jnp.array([[1.0, 0.3], [0.5, 0.3]])
