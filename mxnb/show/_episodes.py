@@ -49,7 +49,8 @@ def filmstrip(recording: Any, *, columns: int = 4, frames: int = 8) -> Figure:
             "values; T steps have T + 1 frames and T of each of the others."
         )
     chosen = choose_frames(np.asarray(recording.rewards), frames)
-    rims = {t for t in chosen if t < steps and recording.rewards[t] >= _REWARDED}
+    paid = np.asarray(recording.rewards) >= _REWARDED
+    rims = {t for t in chosen if t < steps and paid[t]} if paid.sum() <= steps / 2 else set()
     wide = min(columns, len(chosen))
     cell = WIDTH / columns
     captions = [_caption(recording, t, int(14.2 * cell)) for t in chosen]
@@ -138,7 +139,7 @@ def mask_picture(
         look: dict[str, Any] = {"color": INK} if legal[i] else {"color": GREY, "style": "italic"}
         bars.annotate(text, (width, i), (3, 0), textcoords="offset points", va="center", fontsize=SMALL, **look)
     bars.set_xlim(0, end * 1.3)
-    bars.set_ylim(n - 0.4, -0.6)
+    bars.set_ylim(max(n, 8) - 0.4, -0.6)  # few actions keep thin bars
     bars.set_yticks(range(n), [_name(action_names, i) for i in range(n)])
     bars.tick_params(axis="y", length=0)
     for label, open_ in zip(bars.get_yticklabels(), legal, strict=True):
@@ -164,7 +165,9 @@ def _caption(recording: Any, t: int, width: int) -> str:
         return f"step {t}: {how}\nreturn {float(np.sum(recording.rewards)):.1f}"
     name = _name(recording.action_names, int(recording.actions[t]))
     reward = float(recording.rewards[t])
-    lines = [f"step {t}", *textwrap.wrap(name, max(8, width)), f"V = {float(recording.values[t]):.2f}"]
+    lines = [f"step {t}", *textwrap.wrap(name, max(8, width))]
+    if np.any(recording.values):  # a random policy has no estimate
+        lines.append(f"V = {float(recording.values[t]):.2f}")
     if abs(reward) >= 0.005:
         lines.append(f"reward {reward:+.2g}")
     return "\n".join(lines)

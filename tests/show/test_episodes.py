@@ -45,6 +45,15 @@ def test_rewarded_frames_have_a_rim(recording):
     assert [i for i, rim in enumerate(rims) if rim] == [1, 4]
 
 
+def test_steady_pay_has_no_rim_and_a_policy_without_a_critic_no_value(recording):
+    from matplotlib.colors import to_hex
+
+    steady = SimpleNamespace(**{**vars(recording), "rewards": np.ones(50, np.float32), "values": np.zeros(50)})
+    fig = show.filmstrip(steady, frames=6)
+    assert ORANGE not in {to_hex(ax.spines["left"].get_edgecolor()).upper() for ax in fig.axes}
+    assert not any("V =" in text for text in captions(fig)) and captions(fig)[0].endswith("reward +1")
+
+
 def test_pixels_stay_crisp(recording):
     assert all(ax.images[0].get_interpolation() == "nearest" for ax in show.filmstrip(recording).axes)
 
