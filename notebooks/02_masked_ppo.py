@@ -230,7 +230,9 @@ if env.spec.info:
 # are runs of their own and not the first part of the long one.
 
 # %%
-sides = {"masked": [], "unmasked": []}
+sides = {"masked": [], "unmasked": []} if mask is not None else {}
+if not sides:
+    print(f"{env.spec.id} has no mask: both sides would be the same, so nothing is compared")
 for label, folders in sides.items():
     contender, _ = mxnb.build(replace(rival, use_mask=label == "masked"))
     for s in (p.seed, p.seed + 1):
@@ -248,9 +250,10 @@ for label, folders in sides.items():
     finals = [json.loads((f / "result.json").read_text())["metrics"].get("train/mean_episode_return") for f in folders]
     shown = " and ".join("no episode ended" if x is None else f"{x:.2f}" for x in finals)
     print(f"{label:<9} return over the last tenth, seed by seed: {shown}")
-comparison = mxnb.show.curves(sides)
-mxnb.show.save(comparison, result.run_dir / "figures" / "masked_unmasked.png")
-comparison
+if sides:
+    comparison = mxnb.show.curves(sides)
+    mxnb.show.save(comparison, result.run_dir / "figures" / "masked_unmasked.png")
+    display(comparison)
 
 # %% [markdown]
 # If the masked side is ahead, that is the tries it was spared: an agent can learn which actions do nothing, but
@@ -400,7 +403,7 @@ check(
 # | A nearly uniform first policy | `head = nn.Dense(module.num_outputs, kernel_init=init.orthogonal(0.01), name="logits")(actor)` | [actor_critic.py, line 65](../mxnb/networks/actor_critic.py#L65) |
 # | Values are not clipped unless asked for | `if config.vf_clip_eps:` | [ppo.py, line 210](../mxnb/agents/ppo.py#L210) |
 # | A memory is cleared where an episode begins, inside the scan | `carry = jnp.where(first[:, None], 0.0, carry)` | [recurrent.py, line 40](../mxnb/networks/recurrent.py#L40) |
-# | Finished environments take fresh worlds, each used once | `worlds, queue, head, key = _take_worlds(env, (obs, state), starts, vec.queue, vec.head, key)` | [vector.py, line 137](../mxnb/envs/vector.py#L137) |
+# | Finished environments take fresh worlds, each used once | `worlds, queue, head, key = _take_worlds(env, (obs, state), starts, vec.queue, vec.head, key)` | [vector.py, line 143](../mxnb/envs/vector.py#L143) |
 
 # %% [markdown]
 # ## What to try next
