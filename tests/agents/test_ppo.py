@@ -482,14 +482,12 @@ def test_value_catches_truncation_taken_for_termination() -> None:
 def test_cartpole_is_learned(seed: int) -> None:
     config = PPOConfig(
         env_id="cartpole-v1",
-        num_envs=32,
-        num_steps=64,
-        total_timesteps=400_000,
+        num_envs=8,
+        num_steps=128,
+        total_timesteps=500_000,
         hidden_dim=64,
-        lr=1e-3,
         lambda_=0.95,
-        discount=0.97,  # values to 33, not 100: at 0.99 some seeds fall back late, see CHANGELOG
-        vf_coef=0.05,
+        normalise_value=True,  # at discount 0.99 values reach 100
     )
     env = make("cartpole-v1")
     agent = ppo(config, env)
@@ -500,6 +498,6 @@ def test_cartpole_is_learned(seed: int) -> None:
 
     returns = jax.device_get(train(jax.random.key(seed)))["train/mean_episode_return"]
     early = returns.total[:5].sum() / returns.count[:5].sum()
-    late = returns.total[-20:].sum() / returns.count[-20:].sum()
+    late = returns.total[-50:].sum() / returns.count[-50:].sum()
     print(f"CartPole, seed {seed}: {early:.0f} at first, {late:.0f} at the end")
     assert early < 60 and late >= 400
