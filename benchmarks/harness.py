@@ -53,6 +53,12 @@ class Target:
         return f"{what} {self.key} {'>=' if self.at_least else '<='} {self.limit:g}"
 
 
+def commit() -> str:
+    """The commit that runs, with -dirty for what is not committed."""
+    words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def make_rejax_venv() -> Path:
     """rejax's own environment from the pinned list; made once, made again when the list changes."""
     python = REJAX_VENV / "bin" / "python"
@@ -163,6 +169,7 @@ def run_suite(
         "name": name,
         "command": command,
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ"),
+        "commit": commit(),
         "versions": {("rejax" if m.peer else "mxnb"): run["versions"] for m in measurements for run in runs
                      if run["name"] == m.name and "versions" in run},
         "device": device(runs),
@@ -182,7 +189,7 @@ def run_suite(
 
 def show_keys(targets: Sequence[Target]) -> list[str]:
     """The numbers a table shows: those the targets are about, and some that explain them."""
-    return [*dict.fromkeys(["steps_per_s", *(t.key for t in targets)]), "compile_s", "cores_used"]
+    return list(dict.fromkeys(["steps_per_s", *(t.key for t in targets), "compile_s", "cores_used"]))
 
 
 def table(result: Mapping, keys: Sequence[str]) -> str:

@@ -1,10 +1,12 @@
-"""What is learned, not how fast: the random policy, and PPO's final return over entropy bonuses and seeds.
+"""What is learned, not how fast: the random policy, and final returns over settings and seeds.
 
 python benchmarks/learning.py random     512 whole episodes of random play, without and with the mask; 1 minute
 python benchmarks/learning.py entropy    ent_coef {0.01, 0.03, 0.1} x seeds {0, 1, 2}, cpu preset; about 35 minutes
+python benchmarks/learning.py recurrent  PPO-RNN x seeds {0, 1, 2}, cpu preset, beside PPO's default; about 15 minutes
+python benchmarks/learning.py cartpole   PPO on CartPole, 500,000 steps, 10 seeds, each policy then evaluated; 3 minutes
 
-Both write benchmarks/results/. The sweep's runs live under papermill_runs/local/learning, in a folder for each
-commit, so it can be stopped and started again, and never mixes the results of two versions."""
+Each writes benchmarks/results/. The runs live under papermill_runs/local/learning, in a folder for each
+commit, so they can be stopped and started again, and results of two versions never mix."""
 
 from __future__ import annotations
 
@@ -13,20 +15,18 @@ import datetime
 import json
 import math
 import statistics
-import subprocess
 from pathlib import Path
 
-from harness import HERE, ROOT, device
+from harness import HERE, ROOT, commit, device
 from measure import versions
 
 ENV_ID = "craftax-classic-symbolic-v1"
+# The default discount of 0.99 and bootstrapping at time limits make values of 100: the critic needs its own scale.
+CARTPOLE = {
+    "env_id": "cartpole-v1", "total_timesteps": 500_000, "num_envs": 8, "num_steps": 128, "hidden_dim": 64,
+    "lambda_": 0.95, "normalise_value": True,
+}  # fmt: skip
 COEFS, SEEDS = (0.01, 0.03, 0.1), (0, 1, 2)
-
-
-def commit() -> str:
-    """The commit that runs, with -dirty for what is not committed."""
-    words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def write(name: str, **content) -> None:
@@ -64,36 +64,85 @@ def random_play(episodes: int = 512, seed: int = 0) -> None:
     write("random", results=results, seed=seed)
 
 
-def entropy() -> None:
-    """The final training return (last tenth of 1M steps) for each entropy bonus and seed."""
-    from mxnb.agents.ppo import PPOConfig
-    from mxnb.build import build
+def run_folder(label: str, seed: int) -> Path:
+    """Where a run of this commit lives."""
+    return ROOT / "papermill_runs" / "local" / "learning" / commit() / f"{label}-s{seed}"
+
+
+def train(agent_name: str, label: str, seed: int, **overrides) -> dict:
+    """The final metrics (last tenth of 1M steps) of one run in the cpu preset."""
+    from mxnb.build import AGENTS, build
     from mxnb.config import make_config
     from mxnb.run.fit import fit
 
-    rows = []
-    for coef in COEFS:
-        for seed in SEEDS:
-            agent, _ = build(make_config(PPOConfig, preset="cpu", ent_coef=coef))
-            folder = ROOT / "papermill_runs" / "local" / "learning" / commit() / f"ent{coef}-s{seed}"
-            run = fit(agent, folder, seed=seed)
-            result = json.loads((Path(run.run_dir) / "result.json").read_text())
-            rows.append({"ent_coef": coef, "seed": seed, "wall_seconds": result["wall_seconds"], **result["metrics"]})
-    print("\nent_coef   final return, each seed   mean   entropy share   episode length")
-    table = []
-    for coef in COEFS:
-        mine = [row for row in rows if row["ent_coef"] == coef]
-        returns = [row["train/mean_episode_return"] for row in mine]
-        mean = {k: statistics.mean(row[f"train/{k}"] for row in mine) for k in ("entropy_frac", "mean_episode_length")}
-        line = {"ent_coef": coef, "returns": returns, "mean_return": statistics.mean(returns), **mean}
-        line["standard_error"] = statistics.stdev(returns) / math.sqrt(len(returns))
-        table.append(line)
-        shown = "  ".join(f"{r:.2f}" for r in returns)
-        print(
-            f"{coef:<9}  {shown:<24}  {line['mean_return']:.2f}   {mean['entropy_frac']:.2f}            "
-            f"{mean['mean_episode_length']:.0f}"
-        )
+    agent, _ = build(make_config(AGENTS[agent_name]()[0], preset="cpu", **overrides))
+    run = fit(agent, run_folder(label, seed), seed=seed)
+    result = json.loads((Path(run.run_dir) / "result.json").read_text())
+    return {"seed": seed, "wall_seconds": result["wall_seconds"], **result["metrics"]}
+
+
+def summary(runs: list[dict]) -> dict:
+    """Each seed's final return, their mean and its standard error, and the mean entropy share and episode length."""
+    returns = [row["train/mean_episode_return"] for row in runs]
+    mean = {k: statistics.mean(row[f"train/{k}"] for row in runs) for k in ("entropy_frac", "mean_episode_length")}
+    error = statistics.stdev(returns) / math.sqrt(len(returns))
+    return {"returns": returns, "mean_return": statistics.mean(returns), **mean, "standard_error": error}
+
+
+def line(label: str, row: dict) -> str:
+    """A row of the printed table."""
+    shown = "  ".join(f"{r:.2f}" for r in row["returns"])
+    return (
+        f"{label:<9}  {shown:<24}  {row['mean_return']:.2f}   {row['entropy_frac']:.2f}            "
+        f"{row['mean_episode_length']:.0f}"
+    )
+
+
+HEAD = "final return, each seed   mean   entropy share   episode length"
+
+
+def entropy() -> None:
+    """The final training return for each entropy bonus and seed."""
+    rows = [{"ent_coef": coef} | train("ppo", f"ent{coef}", seed, ent_coef=coef) for coef in COEFS for seed in SEEDS]
+    table = [{"ent_coef": coef} | summary([row for row in rows if row["ent_coef"] == coef]) for coef in COEFS]
+    print(f"\nent_coef   {HEAD}")
+    for row in table:
+        print(line(str(row["ent_coef"]), row))
     write("entropy", table=table, runs=rows, **above_random(table))
+
+
+def cartpole(seeds: int = 10, episodes: int = 200) -> None:
+    """The mean return of each seed's final policy over whole episodes, sampled as in training."""
+    import jax
+
+    from mxnb.build import load_policy, make
+    from mxnb.evaluate import evaluate
+
+    rows = []
+    for seed in range(seeds):
+        label = "cartpole"
+        trained = train("ppo", label, seed, **CARTPOLE)
+        played = evaluate(load_policy(run_folder(label, seed)), make("cartpole-v1"), episodes, jax.random.key(seed))
+        rows.append(trained | {"evaluated": played.report()})
+    returns = [row["evaluated"]["return"]["mean"] for row in rows]
+    solved = sum(value >= 475 for value in returns)
+    print(f"\nCartPole, mean return of {episodes} episodes, each seed: " + "  ".join(f"{r:.0f}" for r in returns))
+    print(f"at least 475: {solved} of {seeds} seeds ({'met' if solved >= 9 else 'NOT met'}: at least 9)")
+    write("cartpole", settings=CARTPOLE, returns=returns, solved=solved, met=solved >= 9, runs=rows)
+
+
+def recurrent() -> None:
+    """PPO-RNN's final training return, beside the default PPO's from entropy.json."""
+    from mxnb.agents.ppo import PPOConfig
+
+    rows = [train("ppo_rnn", "ppo_rnn", seed) for seed in SEEDS]
+    theirs = json.loads((HERE / "results" / "entropy.json").read_text())["table"]
+    (feed_forward,) = [row for row in theirs if row["ent_coef"] == PPOConfig().ent_coef]
+    table = {"ppo": feed_forward, "ppo_rnn": summary(rows)}
+    print(f"\nagent      {HEAD}")
+    for name, row in table.items():
+        print(line(name, row))
+    write("recurrent", table=table, runs=rows)
 
 
 def above_random(table: list[dict]) -> dict:
@@ -101,7 +150,7 @@ def above_random(table: list[dict]) -> dict:
     from mxnb.agents.ppo import PPOConfig
 
     random = json.loads((HERE / "results" / "random.json").read_text())["results"]["all_actions"]
-    (chosen,) = [line for line in table if line["ent_coef"] == PPOConfig().ent_coef]
+    (chosen,) = [row for row in table if row["ent_coef"] == PPOConfig().ent_coef]
     error = math.hypot(chosen["standard_error"], random["return_standard_error"])
     distance = (chosen["mean_return"] - random["return"]) / error
     print(
@@ -113,8 +162,9 @@ def above_random(table: list[dict]) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("random", "entropy"))
-    {"random": random_play, "entropy": entropy}[parser.parse_args().what]()
+    what = {"random": random_play, "entropy": entropy, "recurrent": recurrent, "cartpole": cartpole}
+    parser.add_argument("what", choices=tuple(what))
+    what[parser.parse_args().what]()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness import HERE, Measurement, Target, plain, run_suite
 
-SUITES = ("stepping", "stepping_full", "queue_size", "first_layer", "ppo", "first_update")
+SUITES = ("stepping", "stepping_full", "queue_size", "first_layer", "ppo", "agent_speed", "leads", "first_update")
 
 
 def stepping(quick: bool) -> tuple[list[Measurement], list[Target]]:
@@ -88,6 +88,24 @@ def ppo(quick: bool) -> tuple[list[Measurement], list[Target]]:
         Target(f"PPO against rejax, {case}", f"mxnb_{case}", limit, f"rejax_{case}") for case, limit in cases.items()
     ]
     return measurements, targets
+
+
+def agent_speed(quick: bool) -> tuple[list[Measurement], list[Target]]:
+    """Every agent end to end on both Craftax games, over the number of environments."""
+    games, sizes = (("classic",), (64,)) if quick else (("classic", "full"), (64, 256, 1024))
+    measurements = [
+        Measurement(f"{agent}_{game}_{size}", ("agent_speed.py", agent, game, str(size)), 50 + size / 20)
+        for game in games
+        for size in sizes
+        for agent in ("ppo", "ppo_rnn")
+    ]
+    return measurements, []
+
+
+def leads(quick: bool) -> tuple[list[Measurement], list[Target]]:
+    """PPO on Craftax-Classic, and what one thing less makes of it."""
+    ways = {"as_it_is": (), "separate_trunks": ("--separate",), "unpacked": ("--unpacked",)}
+    return [Measurement(n, ("agent_speed.py", "ppo", "classic", "64", *way), 50) for n, way in ways.items()], []
 
 
 def first_update(quick: bool) -> tuple[list[Measurement], list[Target]]:
