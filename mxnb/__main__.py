@@ -23,13 +23,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mxnb", description="A notebook-first RL workbook in JAX.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     setups = {
-        "train": (_train_options, _train, "train an agent, or go on with a run"),
-        "evaluate": (_evaluate_options, _evaluate, "play whole episodes and say what they were worth"),
-        "runs": (_runs_options, _runs, "list the run folders"),
-        "doctor": (_doctor_options, _doctor, "say whether everything here is ready"),
+        "train": (_train_options, _train, "train an agent, or go on with a run", "[options]"),
+        "evaluate": (
+            _evaluate_options,
+            _evaluate,
+            "play whole episodes and say what they were worth",
+            "(--run RUN | --policy random|noop --env-id ID) [options]",
+        ),
+        "runs": (_runs_options, _runs, "list the run folders", "[FOLDER]"),
+        "doctor": (_doctor_options, _doctor, "check the environments, rule by rule", "[--envs ID ...]"),
     }
-    for name, (options, _, words) in setups.items():
-        usage = f"python -m mxnb {name} [options]   (--help lists them)"
+    for name, (options, _, words, needs) in setups.items():
+        usage = f"python -m mxnb {name} {needs}  (--help lists the options)"
         command = commands.add_parser(name, help=words, description=_sentence(words), usage=usage, allow_abbrev=False)
         if given[:1] == [name]:  # only these: train's need the agents, and so jax
             options(command, given)
@@ -87,16 +92,28 @@ def _train_options(command: argparse.ArgumentParser, given: Sequence[str]) -> No
         "--save-minutes", "--save-interval-minutes", type=float, default=10.0, metavar="M", help="default 10"
     )
     run.add_argument(
-        "--save-updates", "--save-interval", type=int, default=0, metavar="N", help="updates between saves, not minutes"
+        "--save-updates",
+        "--save-interval",
+        type=int,
+        default=0,
+        metavar="N",
+        help="updates between saves, instead of minutes",
     )
     run.add_argument("--keep", type=int, default=3, metavar="N", help="newest checkpoints to keep (default 3)")
     run.add_argument(
-        "--eval-updates", type=int, default=0, metavar="N", help="updates between evaluations (default none)"
+        "--eval-updates", type=int, default=0, metavar="N", help="updates between evaluations (default: no evaluation)"
     )
-    run.add_argument("--eval-episodes", type=int, default=64, metavar="N", help="episodes of each (default 64)")
+    run.add_argument(
+        "--eval-episodes", type=int, default=64, metavar="N", help="episodes of an evaluation (default 64)"
+    )
     run.add_argument("--log-interval", type=int, default=0, metavar="N", help="updates between lines on the console")
     wandb = command.add_argument_group("a mirror at Weights & Biases (offline without a login)")
-    wandb.add_argument("--wandb", action=argparse.BooleanOptionalAction, default=False, help="send every row there")
+    wandb.add_argument(
+        "--wandb",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="send every row there, and at the end the policy",
+    )
     for name, words in (("project", "default mxnb"), ("entity", "user or team"), ("run-name", "default the folder's")):
         wandb.add_argument(f"--{name}", metavar="NAME", help=words)
     wandb.add_argument("--run-suffix", metavar="TEXT", help="put behind the name")
@@ -157,6 +174,7 @@ def _train(args: argparse.Namespace) -> Callable[[], int]:
     announce(Parameters(config, preset, args.seed, run_dir, args.resume), why, expect)
     agent, env = mxnb.build(config)
     check_run(agent, run_dir, args.seed, args.resume, args.init_from)
+    wandb = _wandb(args)
 
     def job() -> int:
         result = mxnb.fit(
@@ -171,7 +189,7 @@ def _train(args: argparse.Namespace) -> Callable[[], int]:
             eval_updates=args.eval_updates,
             init_from=args.init_from,
             log_updates=args.log_interval,
-            wandb=_wandb(args),
+            wandb=wandb,
         )
         return 0 if result.status == "done" else 130
 
@@ -179,11 +197,14 @@ def _train(args: argparse.Namespace) -> Callable[[], int]:
 
 
 def _wandb(args: argparse.Namespace) -> bool | dict[str, Any]:
-    if not args.wandb:
-        return False
+    """What `fit(wandb=...)` gets; ValueError for an option of the mirror without --wandb."""
     names = {"project": args.project, "entity": args.entity, "name": args.run_name, "suffix": args.run_suffix}
     given = {name: value for name, value in names.items() if value is not None}
-    return {**given, "rewind": args.rewind, "artifacts": not args.no_artifact}
+    given |= {"rewind": True} if args.rewind else {}
+    given |= {"artifacts": False} if args.no_artifact else {}
+    if given and not args.wandb:
+        raise ValueError("--project, --entity, --run-name, --run-suffix, --rewind and --no-artifact need --wandb")
+    return given or args.wandb
 
 
 def _overrides(args: argparse.Namespace, types: dict[str, Any]) -> dict[str, Any]:
@@ -218,6 +239,7 @@ def _evaluate(args: argparse.Namespace) -> Callable[[], int]:
     import mxnb
     from mxnb.config import use_compilation_cache, write_json
     from mxnb.evaluate import noop_policy, random_policy
+    from mxnb.run.folder import shown
 
     if args.episodes < 1:
         raise ValueError(f"--episodes is {args.episodes}; use at least 1")
@@ -238,7 +260,7 @@ def _evaluate(args: argparse.Namespace) -> Callable[[], int]:
     def job() -> int:
         episodes = mxnb.evaluate(policy, env, args.episodes, jax.random.key(args.seed), greedy=args.greedy)
         found = {
-            "policy": str(run) if run else args.policy,
+            "policy": shown(run) if run else args.policy,
             "env": env.spec.id,
             "greedy": args.greedy,
             "seed": args.seed,
@@ -342,7 +364,7 @@ def _list_runs(root: Path) -> int:
 
 def _doctor_options(command: argparse.ArgumentParser, given: Sequence[str]) -> None:
     command.add_argument(
-        "--envs", nargs="*", metavar="ENV_ID", required=True, help="check these environments, or without ids all"
+        "--envs", nargs="*", metavar="ENV_ID", default=[], help="only these (default: all, some minutes)"
     )
 
 

@@ -101,6 +101,7 @@ def test_policies_that_were_not_trained(policy: str, tmp_path: Path, capsys: pyt
         (f"train {TINY} --use-mask maybe", "use_mask: expected True or False, got 'maybe'"),
         (f"train {TINY} --init-from nowhere", "init_from='nowhere' has no policy to begin with"),
         ("train --preset smoke --env-id cartpol", "did you mean cartpole-v1"),
+        (f"train {TINY} --project games", "--rewind and --no-artifact need --wandb"),
         ("train --preset small", "'small' is not one of smoke, cpu"),
         ("evaluate --episodes 3", "one of the arguments --run --policy is required"),
         ("evaluate --policy random", "--policy needs --env-id"),
@@ -140,10 +141,10 @@ def test_another_configuration_in_the_folder_is_told(capsys: pytest.CaptureFixtu
 def test_the_mirror_is_told_what_the_command_line_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
     silent = SimpleNamespace(id="abc", url="", log=lambda row, step: None, finish=lambda exit_code: None)
-    server = SimpleNamespace(login=lambda prompt: False, init=lambda **settings: told.append(settings) or silent)
+    server = SimpleNamespace(login=lambda **how: False, init=lambda **settings: told.append(settings) or silent)
     monkeypatch.setitem(sys.modules, "wandb", server)
     line = f"train {TINY} --project games --entity us --run-name walk --run-suffix=-b --rewind --no-artifact"
-    assert run(f"{line} --run-dir off") == 0 and not told
+    assert run(f"train {TINY} --run-dir off") == 0 and not told
     assert run(f"{line} --run-dir on --wandb") == 0
     assert [told[0][name] for name in ("project", "entity", "name", "resume")] == ["games", "us", "walk-b", "allow"]
 
@@ -157,6 +158,13 @@ def test_listing_runs_imports_no_jax(tmp_path: Path) -> None:
 def test_an_empty_folder_has_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(f"runs {tmp_path}") == 0
     assert "no runs in" in capsys.readouterr().out
+
+
+def test_the_doctor_looks_at_every_environment_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("mxnb.doctor.envs", lambda make, ids: asked.append(ids) or True)
+    assert (run("doctor"), run("doctor --envs"), run("doctor --envs CartPole")) == (0, 0, 0)
+    assert asked == [[], [], ["cartpole-v1"]]
 
 
 def test_it_runs_as_a_module() -> None:

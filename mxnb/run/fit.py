@@ -24,7 +24,7 @@ from mxnb.config import policy_file, write_json
 from mxnb.run import checkpoint
 from mxnb.run.folder import prepare, shown, write_status
 from mxnb.run.metrics import append_rows, final_metrics, judge, read_rows, to_rows
-from mxnb.run.mirror import mirror
+from mxnb.run.mirror import check_options, mirror
 
 _MAX_CHUNK = 256  # rows of the on-device metric buffer, and so the most updates in one call
 
@@ -78,11 +78,13 @@ def fit(
       wandb: True or its options mirror every row to Weights & Biases; see `mxnb.run.mirror.mirror`.
 
     Raises:
-      ValueError: the folder holds a run of another configuration, or init_from a policy that does not fit.
+      ValueError: the folder holds a run of another configuration, init_from a policy that does not fit, or wandb
+        an unknown option.
       FileNotFoundError: init_from has no policy.
       FloatingPointError: the loss is not a number; the newest checkpoint is from before.
     """
     run_dir = Path(run_dir)
+    check_options(wandb)
     prepare(agent, run_dir, seed, resume, init_from)
     saving, evals = (save_minutes, save_updates), (evaluate, eval_updates)
     with checkpoint.open_checkpoints(run_dir, keep) as manager, _signals() as stop:
@@ -93,7 +95,7 @@ def fit(
                 return _show_finished(agent, run, manager)
             write_status(run_dir, "running", run.update)
             with mirror(wandb, run_dir, run.update) as mirrored:
-                all_hooks = (*hooks, mirrored)
+                all_hooks = (mirrored, *hooks)
                 _train(agent, run, manager, stop, chunk_seconds, saving, evals, all_hooks, log_updates)
                 status = "done" if run.update >= agent.num_updates else "interrupted"
                 _finish(agent, run, manager, status)

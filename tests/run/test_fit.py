@@ -455,12 +455,15 @@ def test_a_mirror_gets_every_row_of_an_interrupted_run_once(tmp_path: Path, monk
     run = SimpleNamespace(
         id="abc", url="", log=lambda row, step: sent.append(step), finish=lambda exit_code: sent.append(-exit_code)
     )
-    module = SimpleNamespace(login=lambda prompt: False, init=lambda **settings: run)
+    module = SimpleNamespace(login=lambda **how: False, init=lambda **settings: run)
     monkeypatch.setitem(sys.modules, "wandb", module)
 
     def stop(run_dir: Path, rows: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     assert fit(walk(), tmp_path / "run", hooks=[stop], wandb=True).status == "interrupted"
-    assert fit(walk(), tmp_path / "run", wandb={"project": "p"}).status == "done"
+    assert fit(walk(), tmp_path / "run", wandb={"artifacts": False}).status == "done"
     assert sorted(sent) == [0, 0, *range(1, 13)]
+    with pytest.raises(ValueError, match="wandb: unknown option projekt"):
+        fit(walk(), tmp_path / "other", wandb={"projekt": "p"})
+    assert not (tmp_path / "other").exists()
