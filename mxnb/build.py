@@ -77,6 +77,9 @@ def build(config: Any) -> tuple[Agent, Env]:
     raise TypeError(f"{type(config).__name__} is no agent's configuration; have {', '.join(AGENTS)}")
 
 
+_OWN = "where the environment, network or agent is your own, give the agent: load_policy(run_dir, agent=agent)"
+
+
 def load_policy(run_dir: str | Path, checkpoint: int | None = None, *, agent: Agent | None = None) -> Any:
     """The trained policy of a run folder, ready for `mxnb.evaluate`.
 
@@ -94,21 +97,29 @@ def load_policy(run_dir: str | Path, checkpoint: int | None = None, *, agent: Ag
     run_dir = Path(run_dir)
     if checkpoint is None and not policy_file(run_dir).exists():
         raise FileNotFoundError(f"{run_dir} has no policy yet; train it to the end, or interrupt it once to export one")
-    own = "if its environment or network is your own, give the agent too: load_policy(run_dir, agent=agent)"
-    if agent is None:
-        stored = json.loads((run_dir / "config.json").read_text())
-        config_class, maker = AGENTS[stored["agent"]]()
-        try:
-            config = make_config(config_class, overrides=stored["config"])
-        except ValueError as error:
-            raise ValueError(f"{run_dir} cannot be built from its config.json; {own}\n{error}") from None
-        agent = maker(config, make(config.env_id))
-    shapes = jax.eval_shape(agent.init, jax.random.key(0))
+    trained = agent or _built(run_dir)
+    shapes = jax.eval_shape(trained.init, jax.random.key(0))
     try:
         if checkpoint is None:
             params = load_params(policy_file(run_dir), shapes.policy)
         else:
             params = restore_at(run_dir, checkpoint, shapes).policy
     except ValueError as error:
-        raise ValueError(f"{error}; {own}") from error
-    return Policy(agent.spec, params, agent.memory, agent.act)
+        raise error if agent else ValueError(f"{error}; {_OWN}") from None
+    return Policy(trained.spec, params, trained.memory, trained.act)
+
+
+def _built(run_dir: Path) -> Agent:
+    """The agent that config.json describes; ValueError where that is not the one that was trained."""
+    stored = json.loads((run_dir / "config.json").read_text())
+    if stored["agent"] not in AGENTS:
+        raise ValueError(f"{run_dir} was trained with {stored['agent']!r}, which is not in mxnb; {_OWN}")
+    config_class, maker = AGENTS[stored["agent"]]()
+    try:
+        config = make_config(config_class, overrides=stored["config"])
+        agent = maker(config, make(config.env_id))
+    except ValueError as error:
+        raise ValueError(f"{run_dir} cannot be built from its config.json; {_OWN}\n{error}") from None
+    if agent.spec.id != stored["env"]:
+        raise ValueError(f"{run_dir} was trained on {stored['env']!r}, its config.json says {agent.spec.id!r}; {_OWN}")
+    return agent

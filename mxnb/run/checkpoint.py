@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -16,8 +17,8 @@ SCHEMA = 1
 
 
 @contextmanager
-def open_checkpoints(run_dir: Path, keep: int | None) -> Iterator[ocp.CheckpointManager]:
-    """The run folder's checkpoints, the newest `keep` of them (None: all); left-over temporary folders are removed."""
+def open_checkpoints(run_dir: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
+    """The run folder's checkpoints, the newest `keep` of them; left-over temporary folders are removed."""
     folder = (run_dir / "checkpoints" / "steps").resolve()
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep, create=True, cleanup_tmp_directories=True, enable_async_checkpointing=False
@@ -46,24 +47,47 @@ def restore(manager: ocp.CheckpointManager, shapes: Any) -> tuple[Any, dict[str,
     shapes: the State as `jax.eval_shape(agent.init, key)` gives it; orbax needs it to rebuild the records.
     """
     update = manager.latest_step()
-    return None if update is None else _restore(manager, update, shapes)
+    if update is None:
+        return None
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(_target(shapes)), meta=ocp.args.JsonRestore())
+    found = manager.restore(update, args=args)
+    return found["state"], found["meta"]
 
 
 def restore_at(run_dir: Path, update: int, shapes: Any) -> Any:
-    """The State of the checkpoint of `update`; FileNotFoundError says which checkpoints there are."""
-    with open_checkpoints(run_dir, None) as manager:
-        kept = manager.all_steps()
-        if update not in kept:
-            raise FileNotFoundError(f"{run_dir} has no checkpoint of update {update}; it has {sorted(kept) or 'none'}")
-        return _restore(manager, update, shapes)[0]
+    """The State of the checkpoint of `update`, read without touching a run that may go on in that folder.
+
+    FileNotFoundError says which checkpoints there are; ValueError where `shapes` are not those of the checkpoint.
+    """
+    folder = (run_dir / "checkpoints" / "steps").resolve()
+    kept = [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+    if update not in kept:
+        raise FileNotFoundError(f"{run_dir} has no checkpoint of update {update}; it has {sorted(kept) or 'none'}")
+    path = folder / str(update) / "state"
+    with ocp.StandardCheckpointer() as reader:
+        stored: Any = reader.metadata(path)
+        stored = {leaf.name: tuple(leaf.shape) for leaf in jax.tree.leaves(stored.item_metadata.tree)}
+        asked = {
+            jax.tree_util.keystr(name, simple=True, separator="."): jax.eval_shape(_numbers, leaf).shape
+            for name, leaf in jax.tree_util.tree_leaves_with_path(shapes)
+        }
+        # Told here, since orbax would fail half-way through reading.
+        if differ := sorted(name for name in {*stored, *asked} if stored.get(name) != asked.get(name)):
+            name = differ[0]
+            raise ValueError(
+                f"{path}: {name} has shape {stored.get(name)}, this agent's is {asked.get(name)}"
+                + (f" (and {len(differ) - 1} more differ)" if differ[1:] else "")
+            )
+        return reader.restore(path, _target(shapes))
 
 
-def _restore(manager: ocp.CheckpointManager, update: int, shapes: Any) -> tuple[Any, dict[str, Any]]:
+def _numbers(x: Any) -> Any:
+    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+
+def _target(shapes: Any) -> Any:
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
-    args = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
-    found = manager.restore(update, args=args)
-    return found["state"], found["meta"]
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
 def save_params(path: Path, params: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,9 @@ def test_load_policy_of_an_earlier_checkpoint_and_of_an_own_environment(tmp_path
         evaluate=lambda policy: kept.update({len(kept): jax.device_get(policy)}) or {},
         eval_updates=2,
     )
-    with pytest.raises(ValueError, match=r"cannot be built from its config.json; if its environment .* is your own"):
+    with pytest.raises(
+        ValueError, match=r"cannot be built from its config.json; where the environment, .* is your own"
+    ):
         load_policy(tmp_path)
     assert_same_bits(load_policy(tmp_path, agent=agent).params, result.state.policy)
     earlier = load_policy(tmp_path, 2, agent=agent)
@@ -141,5 +144,18 @@ def test_load_policy_of_an_earlier_checkpoint_and_of_an_own_environment(tmp_path
         assert_same_bits(earlier.params, result.state.policy)
     with pytest.raises(FileNotFoundError, match=r"has no checkpoint of update 3; it has \[2, 4\]"):
         load_policy(tmp_path, 3, agent=agent)
-    with pytest.raises(ValueError, match=r"the network's is .*; if its environment or network is your own"):
-        load_policy(tmp_path, agent=ppo(replace(CONFIG, hidden_dim=16), masked()))
+    for checkpoint_ in (None, 2):
+        with pytest.raises(ValueError, match=r"(?i)shape"):
+            load_policy(tmp_path, checkpoint_, agent=ppo(replace(CONFIG, hidden_dim=16), masked()))
+    folder = tmp_path / "checkpoints" / "steps" / "4.orbax-checkpoint-tmp"  # a save that is going on
+    folder.mkdir()
+    load_policy(tmp_path, 2, agent=agent)
+    assert folder.exists()
+    with pytest.raises(FileNotFoundError, match="has no checkpoint of update 2; it has none"):
+        load_policy(tmp_path / "mistyped", 2, agent=agent)
+    assert not (tmp_path / "mistyped").exists()
+    stored = json.loads((tmp_path / "config.json").read_text())
+    stored["config"]["env_id"] = "cartpole-v1"
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match=r"was trained on 'masked-v0', its config.json says 'cartpole-v1'; where"):
+        load_policy(tmp_path)
