@@ -250,7 +250,7 @@ def _coerce(name: str, type_: Any, value: Any, problems: list[str], notes: list[
             return value
         hint = (
             f"; papermill's -p passes {value!r} as text: write {value.title()}"
-            if str(value).lower() in ("true", "false")
+            if isinstance(value, str) and value in ("true", "false")
             else ""
         )
         problems.append(f"{name}: expected True or False, got {value!r}{hint}")
@@ -271,9 +271,8 @@ def _coerce(name: str, type_: Any, value: Any, problems: list[str], notes: list[
                 return float(value)
             problems.append(f"{name}: expected a finite number, got {value!r}")
             return None
-        hint = (
-            "; in YAML write 1.0e-3, since 1e-3 is text there" if isinstance(value, str) and _is_number(value) else ""
-        )
+        power = isinstance(value, str) and "e" in value.lower() and _is_number(value)
+        hint = "; in YAML write 1.0e-3, since 1e-3 is text there" if power else ""
         problems.append(f"{name}: expected a number, got {value!r}{hint}")
     elif isinstance(value, type_):
         return value

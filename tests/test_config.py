@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -72,6 +73,8 @@ BAD = {
         "use_mask: expected True or False, got 'true'; papermill's -p passes 'true' as text: write True",
     ),
     "another word for a truth value": ({"use_mask": "maybe"}, "use_mask: expected True or False, got 'maybe'"),
+    "text that says a number otherwise": ({"lr": "0.5"}, "lr: expected a number, got '0.5'"),
+    "a number of NumPy's for a truth value": ({"use_mask": np.True_}, "use_mask: expected True or False, got np.True_"),
     "a word for a number": ({"lr": "fast"}, "lr: expected a number, got 'fast'"),
     "number for a truth value": ({"anneal_lr": 1}, "anneal_lr: expected True or False, got 1"),
     "truth value for a count": ({"num_envs": True}, "num_envs: expected a whole number, got True"),

@@ -231,7 +231,7 @@ def test_noop_and_continuous_random_policies() -> None:
     named = Spec("n-v0", (2,), num_actions=3, action_names=("left", "noop", "right"))
     assert act(noop_policy(named), jax.random.key(0)) == 1
     endless = Spec("push-v0", (1,), action_low=(-np.inf,), action_high=(1.0,))
-    with pytest.raises(ValueError, match="finite bounds are needed"):
+    with pytest.raises(ValueError, match="give finite bounds in its Spec"):
         random_policy(endless)
 
 

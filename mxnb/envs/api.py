@@ -51,9 +51,7 @@ def finite_bounds(spec: Spec) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(low, high) of continuous actions; ValueError where there are none or one is infinite."""
     low, high = spec.action_low or (), spec.action_high or ()
     if not low or not all(map(math.isfinite, (*low, *high))):
-        raise ValueError(
-            f"{spec.id} has actions from {low} to {high}; finite bounds are needed, so give finite bounds in its Spec"
-        )
+        raise ValueError(f"{spec.id} has actions from {low} to {high}; give finite bounds in its Spec")
     return low, high
 
 
