@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -53,8 +54,9 @@ class Target:
         return f"{what} {self.key} {'>=' if self.at_least else '<='} {self.limit:g}"
 
 
+@cache
 def commit() -> str:
-    """The commit that runs, with -dirty for what is not committed."""
+    """The commit that runs, with -dirty for what is not committed; asked once, so that a later edit changes nothing."""
     words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
