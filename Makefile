@@ -38,7 +38,7 @@ setup: .venv/.installed
 run: setup
 	@echo
 	@echo "Running notebooks/$(NOTEBOOK).ipynb with preset=$(PRESET): it trains masked PPO on Craftax-Classic and shows it."
-	@echo "The cpu preset trains 1,000,000 steps, then compares with and without the mask; about 7 minutes on 2 cores."
+	@echo "The cpu preset trains 1,000,000 steps, then compares with and without the mask; 6 to 10 minutes on 2 cores."
 	@echo "Stopped and started again, it goes on where it was."
 	@echo
 	@mkdir -p $(RUNS)

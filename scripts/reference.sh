@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes papermill_runs/reference/NOTEBOOK anew: the executed notebook with a stamp, and its pictures.
-#   bash scripts/reference.sh [NOTEBOOK] [PRESET]      about 7 minutes for 02_masked_ppo on 2 cores
+#   bash scripts/reference.sh [NOTEBOOK] [PRESET]      6 to 10 minutes for 02_masked_ppo on 2 cores
 set -euo pipefail
 cd "$(dirname "$0")/.."
 notebook=${1:-02_masked_ppo} preset=${2:-cpu}
@@ -25,6 +25,8 @@ stamp = (
     f"{cpu}, jax {version('jax')}. Made by `scripts/reference.sh`; the notebook itself is in `notebooks/`.*"
 )
 notebook = nbformat.read(source, 4)
+for cell in notebook.cells:
+    cell.source = cell.source.replace("](../", "](../../")  # it lies one folder deeper than notebooks/
 notebook.cells.insert(0, nbformat.v4.new_markdown_cell(stamp, id="stamp"))
 nbformat.write(notebook, target)
 PYTHON
