@@ -77,7 +77,13 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "ppo_rnn": {
         "smoke": {"num_envs": 8, "num_steps": 16, "total_timesteps": 1024, "hidden_dim": 32, "expect": _SMOKE},
-        "cpu": {"num_envs": 64, "num_steps": 64, "total_timesteps": 1_000_000, "hidden_dim": 256, "expect": _UNKNOWN},
+        "cpu": {
+            "num_envs": 64,
+            "num_steps": 64,
+            "total_timesteps": 1_000_000,
+            "hidden_dim": 256,
+            "expect": "training takes about 8 minutes on Craftax-Classic and 2 CPU cores (measured); 80 MB of disk",
+        },
         "colab_t4": {
             "num_envs": 64,
             "num_steps": 128,
