@@ -11,8 +11,7 @@ from dataclasses import replace
 
 import jax
 from measure import compile_timed, report, time_calls
-
-GAMES = {"classic": "craftax-classic-symbolic-v1", "full": "craftax-symbolic-v1"}
+from stepping import GAMES
 
 
 def main() -> None:

@@ -157,7 +157,7 @@ def run_suite(
     """Runs all measurements `pairs` times in turn, prints the table and writes `out`/<name>.json."""
     if any(m.peer for m in measurements):
         make_rejax_venv()
-    runs = []
+    measured, runs = commit(), []
     for index in range(pairs):
         with tempfile.TemporaryDirectory(prefix="mxnb-bench-") as scratch:
             for m in measurements:
@@ -171,7 +171,7 @@ def run_suite(
         "name": name,
         "command": command,
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ"),
-        "commit": commit(),
+        "commit": measured,
         "versions": {("rejax" if m.peer else "mxnb"): run["versions"] for m in measurements for run in runs
                      if run["name"] == m.name and "versions" in run},
         "device": device(runs),
