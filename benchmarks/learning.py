@@ -2,8 +2,8 @@
 
 python benchmarks/learning.py random     512 whole episodes of random play, without and with the mask; 1 minute
 python benchmarks/learning.py entropy    ent_coef {0.01, 0.03, 0.1} x seeds {0, 1, 2}, cpu preset; about 35 minutes
-python benchmarks/learning.py recurrent  PPO-RNN x seeds {0, 1, 2}, cpu preset, beside PPO's default; about 15 minutes
-python benchmarks/learning.py cartpole   PPO on CartPole, 500,000 steps, 10 seeds, each policy then evaluated; 3 minutes
+python benchmarks/learning.py recurrent  PPO-RNN x seeds {0, 1, 2}, cpu preset, beside PPO's default; about 25 minutes
+python benchmarks/learning.py cartpole   PPO on CartPole, 500,000 steps, 10 seeds, each policy then evaluated; 1 minute
 
 Each writes benchmarks/results/. The runs live under papermill_runs/local/learning, in a folder for each
 commit, so they can be stopped and started again, and results of two versions never mix."""
