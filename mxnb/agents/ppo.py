@@ -82,7 +82,7 @@ class PPOConfig:
     num_layers: int = 2
     """Hidden layers of actor and critic."""
     shared_layers: int = 1
-    """How many of them, from the first, actor and critic share; 0: separate trunks."""
+    """How many of them, from the first, actor and critic share (0: separate trunks), besides convolutions."""
     normalise_advantage: bool = True
     """Whether each minibatch's advantages get mean 0 and standard deviation 1."""
     normalise_value: bool = False
@@ -98,6 +98,11 @@ class PPOConfig:
     def num_updates(self) -> int:
         """Whole updates in total_timesteps."""
         return self.total_timesteps // (self.num_envs * self.num_steps)
+
+    @property
+    def harmless(self) -> tuple[str, ...]:
+        """Fields that a resumed run may change: its length, where nothing is annealed over it."""
+        return () if self.anneal_lr or self.anneal_ent_coef else ("total_timesteps",)
 
     def resolve(self) -> PPOConfig:
         """The same with every 0 of `auto_scale` filled in; ValueError lists sizes that do not fit."""

@@ -45,7 +45,7 @@ class PPORnnConfig(PPOConfig):
     num_layers: int = 1
     """Hidden layers of actor and critic behind the memory."""
     shared_layers: int = 0
-    """How many of them, from the first, actor and critic share."""
+    """How many of them, from the first, actor and critic share; they always share the memory and what feeds it."""
 
     def resolve(self) -> PPORnnConfig:
         """The same with every 0 of `auto_scale` filled in; ValueError lists sizes that do not fit."""
@@ -54,7 +54,8 @@ class PPORnnConfig(PPOConfig):
             fits = [m for m in range(1, config.num_envs + 1) if config.num_envs % m == 0]
             nearest = min(fits, key=lambda m: abs(m - config.num_minibatches))
             if not self.num_minibatches:
-                return replace(self, num_minibatches=nearest).resolve()
+                found = replace(self, num_minibatches=nearest).resolve()
+                return replace(found, origins={**found.origins, "num_minibatches": "auto_scale"})
             raise ValueError(
                 f"num_envs = {config.num_envs} does not divide into num_minibatches = {config.num_minibatches}, "
                 f"and a minibatch is a part of the environments; use num_minibatches = {nearest}"
@@ -185,7 +186,13 @@ def ppo_rnn(config: PPORnnConfig, env: Env, network: Any = None) -> Agent:
             jnp.zeros((3, 2, *spec.obs_shape), spec.obs_dtype),
             jnp.ones((3, 2), bool),
         )
-        check_network(spec, jax.eval_shape(network.init_with_output, jax.random.key(0), *example)[0][1:], (3, 2))
+        memory, *out = jax.eval_shape(network.init_with_output, jax.random.key(0), *example)[0]
+        if memory.shape != example[0].shape:
+            raise ValueError(
+                f"the network gives a memory {list(memory.shape)} for {list(example[0].shape)}; "
+                f"it must keep its shape, [B, hidden_dim = {config.hidden_dim}]"
+            )
+        check_network(spec, out, (3, 2))
     venv = vectorise(env, config.num_envs)
     optimiser = adam(config, config.num_updates)
 

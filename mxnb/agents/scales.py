@@ -23,6 +23,10 @@ def first_policy(config: Any, spec: Spec, variables: Any) -> Any:
     if config.normalise_obs:
         policy["obs_stats"] = empty(spec.obs_shape)
     if config.normalise_value:
+        if "value" not in variables["params"]:
+            raise ValueError(
+                'normalise_value moves the last layer of the critic: call that nn.Dense "value" (name="value")'
+            )
         policy["value_stats"] = empty(())
     return policy
 
@@ -55,7 +59,7 @@ def learn_scales(config: Any, spec: Spec, policy: Any, data: Any) -> Any:
     policy = dict(policy)
     if config.normalise_obs:
         obs = unpack(transitions.obs, spec.num_binary, spec.obs_shape)
-        stats = merge(policy["obs_stats"], obs.reshape(-1, *spec.obs_shape))
+        stats = merge(policy["obs_stats"], obs.reshape(-1, *spec.obs_shape).astype(jnp.float32))
         bit = (jnp.arange(math.prod(spec.obs_shape)) < spec.num_binary).reshape(spec.obs_shape)
         mean_, variance = jnp.where(bit, 0.0, stats.mean), jnp.where(bit, 1.0, stats.variance)
         policy["obs_stats"] = Running(stats.count, mean_, variance)

@@ -10,7 +10,7 @@ from flax import linen as nn
 from flax.linen import initializers as init
 from jaxtyping import Array, Float, Shaped
 
-_SMALL_PICTURE = 24  # pixels: below, one fine convolution; from here on, three that stride
+_SMALL_PICTURE = 36  # pixels: below, one fine convolution; from here on, three that stride, which leave 1 or more
 _HIDDEN = init.orthogonal(math.sqrt(2.0))
 
 
@@ -75,7 +75,7 @@ def heads(module: Any, x: Float[Array, "*L D"]) -> tuple[Float[Array, "*L K"], F
 class Convolutions(nn.Module):
     """A picture [*L, height, width, channels] as one row of numbers.
 
-    From 24 pixels a side on: 32 filters of 8 x 8 at stride 4, 64 of 4 x 4 at 2, 64 of 3 x 3 at 1, as in Mnih
+    From 36 pixels a side on: 32 filters of 8 x 8 at stride 4, 64 of 4 x 4 at 2, 64 of 3 x 3 at 1, as in Mnih
     et al. 2015, "Human-level control through deep reinforcement learning"; below, 16 of 3 x 3 at stride 1, as in
     Young & Tian 2019, arXiv:1903.03176 (MinAtar). uint8 is read as 0 to 1.
     """

@@ -122,6 +122,51 @@ def an_episode_knows_nothing_of_the_last(module: Any) -> None:
     assert np.abs(np.where(begins, values - data.value, 0.0)).max() < 1e-5
 
 
+def the_end_is_judged_with_its_own_memory(module: Any) -> None:
+    """V after the rollout's last step is what acting on from there gives."""
+    env = masked()
+    agent = agent_of(module, env)
+    state = agent.init(jax.random.key(3))
+    after, _, last_value = roll(module, env, agent.config, state.replace(policy=sharp(state.policy)))
+    memory = jnp.where(after.is_first[:, None], 0.0, after.memory)
+    assert 0 < int(after.is_first.sum()) < 8
+    seen = jax.vmap(lambda obs, memory: agent.act(after.policy, obs, None, memory, None)[2])(after.envs.obs, memory)
+    assert np.abs(seen["value"] - last_value).max() < 1e-5
+
+
+def cut_episodes_are_judged_with_the_memory_of_that_moment(module: Any) -> None:
+    """V(final_obs) of a cut episode is what acting on through the whole episode gives."""
+    env = timed(6)
+    agent = agent_of(module, env)
+    state = agent.init(jax.random.key(1))
+    _, data, _ = roll(module, env, agent.config, state)
+    memory = agent.memory(state.policy)
+    for _ in range(7):  # six observations of the episode, then the final one; all are alike here
+        _, memory, extras = agent.act(state.policy, jnp.ones(2), None, memory, None)
+    cut = np.asarray(data.truncated)
+    assert cut.sum() == 16
+    assert np.abs(np.asarray(data.final_value)[cut] - extras["value"]).max() < 1e-5
+
+
+def the_loss_is_what_its_options_say(module: Any) -> None:
+    """Half-way through, the entropy's weight is half; and a value that moved too far earns the larger of two errors."""
+    weights = {"ent_coef": 0.4, "vf_coef": 0.7, "anneal_ent_coef": True, "total_timesteps": 8 * 16 * 10}
+    agent = agent_of(module, masked(), lr=1e-30, **weights)
+    state = agent.init(jax.random.key(0))
+    metrics = jax.jit(agent.step)(state.replace(update=jnp.int32(5)))[1]
+    parts = metric(metrics, "pg_loss") + 0.7 * metric(metrics, "vf_loss") - 0.2 * metric(metrics, "entropy")
+    assert abs(metric(metrics, "total_loss") - parts) < 1e-5
+    if hasattr(module, "loss"):
+        config = config_of(module, vf_clip_eps=0.1)
+        batch = module.Transition(*[None] * 9)._replace(
+            action=jnp.zeros(2, int), log_prob=jnp.zeros(2), value=jnp.zeros(2)
+        )
+        gae_ = (jnp.zeros(2), jnp.array([1.0, -1.0]))  # the first moved towards its target, the second away from it
+        seen = (jnp.zeros((2, 4)), jnp.array([0.5, 0.5]))
+        vf = module.loss(config, masked().spec, {}, seen, batch, gae_, 0.0)[1]["train/vf_loss"]
+        assert abs(float(vf.total / vf.count) - 0.5 * (0.9**2 + 1.5**2) / 2) < 1e-5
+
+
 def the_gradient_keeps_its_direction(module: Any) -> None:
     """A clip of the global norm: the first moment is 0.1 g min(1, c / |g|)."""
     optimiser = module.adam(config_of(ppo_module, max_grad_norm=0.5, lr=1e-3), 10)
@@ -204,6 +249,30 @@ MUTANTS: dict[str, tuple[Any, str, str, Callable[[Any], None]]] = {
         "return (after, seen_so_far, never, key)",
         an_episode_knows_nothing_of_the_last,
     ),
+    "the end is judged with the memory of the start": (
+        rnn_module,
+        "last_value = look(network, policy, memory, envs.obs",
+        "last_value = look(network, policy, state.memory, envs.obs",
+        the_end_is_judged_with_its_own_memory,
+    ),
+    "a cut episode is judged with the memory of the step before": (
+        rnn_module,
+        "look(network, policy, seen_so_far, seen.final_obs, never)",
+        "look(network, policy, memory, seen.final_obs, never)",
+        cut_episodes_are_judged_with_the_memory_of_that_moment,
+    ),
+    "the entropy's weight never falls": (
+        ppo_module,
+        "ent_coef = entropy_weight(config, state.update)",
+        "ent_coef = config.ent_coef",
+        the_loss_is_what_its_options_say,
+    ),
+    "the value's clip is forgotten": (
+        ppo_module,
+        "    if config.vf_clip_eps:",
+        "    if False:",
+        the_loss_is_what_its_options_say,
+    ),
     "the advantage has the wrong sign": (
         ppo_module,
         "ppo_policy_loss(log_prob, batch.log_prob, advantage,",
@@ -252,8 +321,9 @@ MUTANTS: dict[str, tuple[Any, str, str, Callable[[Any], None]]] = {
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_bug_is_seen(name: str) -> None:
     module, old, new, check = MUTANTS[name]
+    bug = mutant(module, old, new)
     with pytest.raises(AssertionError):
-        check(mutant(module, old, new))
+        check(bug)
 
 
 @pytest.mark.parametrize(
@@ -263,22 +333,9 @@ def test_the_bug_is_seen(name: str) -> None:
         (rnn_module, the_better_action_wins),
         (rnn_module, the_bonus_raises_entropy),
         (rnn_module, bootstraps_are_right),
+        (rnn_module, the_loss_is_what_its_options_say),
     ],
     ids=lambda x: x.__name__.rsplit(".", 1)[-1],
 )
 def test_the_agent_itself_passes(module: Any, check: Callable[[Any], None]) -> None:
     check(module)
-
-
-def test_final_values_are_judged_with_the_memory_of_that_moment() -> None:
-    """V(final_obs) of a cut episode is what acting on through the whole episode gives."""
-    env = timed(6)
-    agent = agent_of(rnn_module, env)
-    state = agent.init(jax.random.key(1))
-    _, data, _ = roll(rnn_module, env, agent.config, state)
-    memory = agent.memory(state.policy)
-    for _ in range(7):  # six observations of the episode, then the final one; all are alike here
-        _, memory, extras = agent.act(state.policy, jnp.ones(2), None, memory, None)
-    cut = np.asarray(data.truncated)
-    assert cut.sum() == 16
-    np.testing.assert_allclose(np.asarray(data.final_value)[cut], extras["value"], rtol=1e-5)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -14,13 +16,17 @@ from flax import linen as nn
 from play import train, watch
 from tiny import BITS, PPO_SIZES, masked, timed
 
-from mxnb.agents.on_policy import acted, adam, env_action
+from mxnb.agents.on_policy import acted, adam, distribution, env_action
 from mxnb.agents.ppo import PPOConfig, entropy_weight, forward, ppo
-from mxnb.agents.ppo_rnn import PPORnnConfig, ppo_rnn
+from mxnb.agents.ppo_rnn import PPORnnConfig, ppo_rnn, rollout
 from mxnb.agents.scales import learn_scales
 from mxnb.build import make
 from mxnb.envs.api import Env, Spec
+from mxnb.envs.vector import vectorise
+from mxnb.kernels.packing import pack, unpack
+from mxnb.kernels.running import empty
 from mxnb.networks.actor_critic import ActorCritic
+from mxnb.networks.recurrent import RecurrentActorCritic
 
 SMALL = PPO_SIZES | {"total_timesteps": 8 * 16 * 20}
 BOTH = ((PPOConfig, ppo), (PPORnnConfig, ppo_rnn))
@@ -114,6 +120,16 @@ def test_observations_are_scaled_by_what_was_seen() -> None:
     np.testing.assert_array_equal(network_sees[:, BITS:], 10.0)  # and no entry leaves -10..10
 
 
+def test_pictures_are_scaled_too() -> None:
+    spec = Spec("picture-v0", (5, 4, 3), obs_dtype=jnp.uint8, num_actions=2)
+    config = PPOConfig(**SMALL | {"normalise_obs": True})
+    policy = {"params": {}, "obs_stats": empty(spec.obs_shape)}
+    pictures = jax.random.randint(jax.random.key(0), (6, 7, *spec.obs_shape), 0, 256).astype(jnp.uint8)
+    transitions = SimpleNamespace(obs=pack(pictures, 0, spec.obs_shape))
+    stats = learn_scales(config, spec, policy, (transitions, (None, None)))["obs_stats"]
+    np.testing.assert_allclose(stats.mean, np.asarray(pictures, np.float64).mean((0, 1)), rtol=1e-5)
+
+
 def lambda_network() -> Any:
     class Echo:
         def apply(self, variables: Any, obs: Any) -> Any:
@@ -186,6 +202,32 @@ def test_an_own_network() -> None:
     assert np.isfinite(value(metrics, "total_loss"))
 
 
+class Remembers(nn.Module):
+    """As small as a network with a memory can be; `wide` is what it adds to the memory's width."""
+
+    wide: int = 0
+    critic: str = "value"
+
+    @nn.compact
+    def __call__(self, memory: Any, obs: Any, is_first: Any) -> Any:
+        x = nn.relu(nn.Dense(8)(obs))
+        memory = jnp.where(is_first[-1][:, None], 0.0, memory)
+        memory = jnp.concatenate([memory, memory[:, : self.wide]], -1)
+        return memory, nn.Dense(4)(x), nn.Dense(1, name=self.critic)(x)[..., 0]
+
+
+def test_an_own_network_with_a_memory() -> None:
+    agent = ppo_rnn(PPORnnConfig(**SMALL | {"normalise_value": True}), masked(), Remembers())
+    state, metrics = jax.jit(agent.step)(agent.init(jax.random.key(0)))
+    assert set(state.policy["params"]) == {"Dense_0", "Dense_1", "value"}
+    assert np.isfinite(value(metrics, "total_loss"))
+    with pytest.raises(ValueError, match=r"gives a memory \[2, 20\] for \[2, 16\]; it must keep its shape"):
+        ppo_rnn(PPORnnConfig(**SMALL), masked(), Remembers(4))
+    nameless = ppo_rnn(PPORnnConfig(**SMALL | {"normalise_value": True}), masked(), Remembers(critic="v"))
+    with pytest.raises(ValueError, match=r'call that nn\.Dense "value"'):
+        nameless.init(jax.random.key(0))
+
+
 def test_a_network_of_the_wrong_shape_is_refused() -> None:
     class Wide(nn.Module):
         @nn.compact
@@ -202,8 +244,24 @@ def test_minibatches_of_the_recurrent_agent_are_parts_of_the_environments() -> N
         ValueError, match=r"num_envs = 6 does not divide into num_minibatches = 4.* use num_minibatches = 3"
     ):
         ppo_rnn(PPORnnConfig(num_envs=6, num_steps=16, num_minibatches=4, total_timesteps=960), timed(3))
-    assert PPORnnConfig(num_envs=6, num_steps=16, total_timesteps=960).resolve().num_minibatches == 3
+    found = PPORnnConfig(num_envs=6, num_steps=16, total_timesteps=960).resolve()
+    assert found.num_minibatches == 3 and found.origins["num_minibatches"] == "auto_scale"
     assert PPORnnConfig().resolve().num_minibatches == 4
+
+
+def test_sequences_are_read_in_the_update_as_they_were_in_the_rollout() -> None:
+    """The stored log-probabilities are those of the whole sequence read at once, so every ratio is 1 within 1e-5."""
+    env = masked()
+    agent = ppo_rnn(PPORnnConfig(**SMALL), env)
+    config: Any = agent.config
+    network = RecurrentActorCritic(4, config.hidden_dim, config.num_layers, 1, config.shared_layers)
+    venv, roll = vectorise(env, config.num_envs), jax.jit(partial(rollout, network, config), static_argnums=0)
+    state = roll(venv, agent.init(jax.random.key(3)))[0]  # inside episodes, with memories that matter
+    _, (data, is_first), _, _ = roll(venv, state)
+    obs = unpack(data.obs, BITS, env.spec.obs_shape)
+    _, head, _ = network.apply({"params": state.policy["params"]}, state.memory, obs, is_first)
+    log_prob = distribution(env.spec, head, data.mask).log_prob(data.action)
+    assert np.abs(np.exp(log_prob - data.log_prob) - 1).max() < 1e-5 and 0 < is_first.sum() < is_first.size
 
 
 def test_the_state_of_the_recurrent_agent_keeps_its_form() -> None:

@@ -80,6 +80,16 @@ def test_the_towers_share_the_first_layer_and_nothing_else(key: Any) -> None:
             assert (of_value[actor][leaf] == 0).all() and (of_value[critic][leaf] != 0).any()
 
 
+def test_separate_towers_share_nothing(key: Any) -> None:
+    network = ActorCritic(A, H, num_layers=2, shared_layers=0)
+    obs = jax.random.normal(key, (6, D))
+    params = network.init(jax.random.key(0), obs)
+    for i, theirs in ((0, ("critic_0", "critic_1", "value")), (1, ("actor_0", "actor_1", "logits"))):
+        grads = jax.grad(lambda p, i=i: jnp.square(network.apply(p, obs)[i]).sum())(params)["params"]
+        for name, layer in grads.items():
+            assert (np.asarray(layer["kernel"]) == 0).all() == (name in theirs), name
+
+
 def test_against_two_plain_perceptrons() -> None:
     network, params = make(2)
     rng = np.random.default_rng(0)

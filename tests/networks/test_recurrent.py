@@ -84,11 +84,12 @@ def test_one_time_by_one_is_the_sequence() -> None:
         np.testing.assert_allclose(v[0], value[t], atol=1e-6)
 
 
-@pytest.mark.parametrize(("side", "layers"), [(10, 1), (63, 3)])
+@pytest.mark.parametrize(("side", "layers"), [(10, 1), (30, 1), (35, 1), (36, 3), (63, 3)])
 def test_pictures_pass_through_convolutions(side: int, layers: int) -> None:
     network = ActorCritic(4, H, obs_ndim=3)
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((2, side, side, 3), jnp.uint8))
     assert len(shapes["params"]["eye"]) == layers
+    assert shapes["params"]["first"]["kernel"].shape[0] > 0  # a picture too small for its filters leaves nothing
     eye = Convolutions()
     picture = jax.random.randint(jax.random.key(1), (2, 3, side, side, 3), 0, 256).astype(jnp.uint8)
     params = eye.init(jax.random.key(0), picture)
