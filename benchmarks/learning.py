@@ -2,7 +2,8 @@
 
 python benchmarks/learning.py random     512 whole episodes of random play, without and with the mask; 1 minute
 python benchmarks/learning.py entropy    ent_coef {0.01, 0.03, 0.1} x seeds {0, 1, 2}, cpu preset; about 35 minutes
-python benchmarks/learning.py recurrent  PPO-RNN x seeds {0, 1, 2}, cpu preset, beside PPO's default; about 25 minutes
+python benchmarks/learning.py recurrent  PPO-RNN x seeds {0, 1, 2}, cpu preset, beside PPO's row of entropy.json and the
+                                         commit that one was measured at; about 25 minutes
 python benchmarks/learning.py cartpole   PPO on CartPole, 500,000 steps, 10 seeds, each policy then evaluated; 1 minute
 
 Each writes benchmarks/results/. The runs live under papermill_runs/local/learning, in a folder for each
@@ -136,9 +137,9 @@ def recurrent() -> None:
     from mxnb.agents.ppo import PPOConfig
 
     rows = [train("ppo_rnn", "ppo_rnn", seed) for seed in SEEDS]
-    theirs = json.loads((HERE / "results" / "entropy.json").read_text())["table"]
-    (feed_forward,) = [row for row in theirs if row["ent_coef"] == PPOConfig().ent_coef]
-    table = {"ppo": feed_forward, "ppo_rnn": summary(rows)}
+    theirs = json.loads((HERE / "results" / "entropy.json").read_text())
+    (feed_forward,) = [row for row in theirs["table"] if row["ent_coef"] == PPOConfig().ent_coef]
+    table = {"ppo": feed_forward | {"commit": theirs["commit"]}, "ppo_rnn": summary(rows)}
     print(f"\nagent      {HEAD}")
     for name, row in table.items():
         print(line(name, row))
