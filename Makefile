@@ -8,12 +8,13 @@ BIN := .venv/bin
 RUNS := papermill_runs/local/$(NOTEBOOK)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all system lab lint bench notebooks clean
+.PHONY: help setup run test test-all test-crash system lab lint bench notebooks clean
 
 help:
 	@echo "make run        train masked PPO on Craftax-Classic in a notebook and show it (start here)"
 	@echo "make test       all tests but the slow ones, and every notebook at its smallest size"
 	@echo "make test-all   the slow ones too"
+	@echo "make test-crash runs killed at a hundred random moments, disks that fail at every write (about 15 minutes)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make lint       style, types, notebooks in step with their .py"
 	@echo "make bench      speed, side by side with other libraries"
@@ -58,6 +59,9 @@ test: setup system
 
 test-all: setup system
 	@bash scripts/test.sh --all
+
+test-crash: setup
+	@bash scripts/test.sh --all crash
 
 # Debian packages that some tests use (a browser for the page tests, for instance); nothing to do when there is no such list.
 system:

@@ -11,7 +11,17 @@ from pathlib import Path
 
 from harness import HERE, Measurement, Target, plain, run_suite
 
-SUITES = ("stepping", "stepping_full", "queue_size", "first_layer", "ppo", "agent_speed", "leads", "first_update")
+SUITES = (
+    "stepping",
+    "stepping_full",
+    "queue_size",
+    "first_layer",
+    "ppo",
+    "agent_speed",
+    "leads",
+    "first_update",
+    "checkpoints",
+)
 
 
 def stepping(quick: bool) -> tuple[list[Measurement], list[Target]]:
@@ -120,6 +130,20 @@ def first_update(quick: bool) -> tuple[list[Measurement], list[Target]]:
         Target("import to first metrics, empty cache", "cold", 60.0, key="first_metrics_s", at_least=False),
         Target("import to first metrics, filled cache", "warm", 25.0, key="first_metrics_s", at_least=False),
         Target("smoke preset's peak memory", "smoke", 2 * 1024**3 / 1e6, key="peak_rss_mb", at_least=False),
+    ]
+    return measurements, targets
+
+
+def checkpoints(quick: bool) -> tuple[list[Measurement], list[Target]]:
+    """Saving, verifying and restoring: PPO's state in the cpu preset, and 200 MB."""
+    measurements = [
+        Measurement("ppo", ("checkpoints.py", "ppo"), 200),
+        Measurement("200_mb", ("checkpoints.py", "200"), 30),
+    ]
+    targets = [
+        Target("saving, percent of training time", "ppo", 2.0, key="percent_of_training", at_least=False),
+        Target("verifying, MB/s", "200_mb", 500.0, key="verify_mb_per_s"),
+        Target("restoring 200 MB, seconds", "200_mb", 3.0, key="restore_s", at_least=False),
     ]
     return measurements, targets
 

@@ -46,7 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         job = setups[args.command][1](args)
     except (ValueError, FileNotFoundError) as error:  # of the arguments; what goes wrong later is no bad argument
         command.error(str(error))
-    return job()
+    from mxnb.run.lock import InUse
+
+    try:
+        return job()
+    except InUse as error:
+        print(f"python -m mxnb {args.command}: {error}", file=sys.stderr)
+        return 1
 
 
 def _sentence(words: str) -> str:
@@ -89,7 +95,7 @@ def _train_options(command: argparse.ArgumentParser, given: Sequence[str]) -> No
     )
     run.add_argument("--init-from", metavar="RUN", help="begin with the policy of another run")
     run.add_argument(
-        "--save-minutes", "--save-interval-minutes", type=float, default=10.0, metavar="M", help="default 10"
+        "--save-minutes", "--save-interval-minutes", type=float, metavar="M", help="default 10, in Colab 5"
     )
     run.add_argument(
         "--save-updates",
@@ -163,7 +169,7 @@ def _train(args: argparse.Namespace) -> Callable[[], int]:
     from mxnb.build import AGENTS
     from mxnb.config import Parameters, announce, default_run_dir, make_config
     from mxnb.evaluate import periodic
-    from mxnb.run.folder import check_run
+    from mxnb.run.folder import check_numbers, check_run
 
     config_class, _ = AGENTS[args.agent]()
     overrides = _overrides(args, get_type_hints(config_class))
@@ -173,6 +179,8 @@ def _train(args: argparse.Namespace) -> Callable[[], int]:
     expect = presets.PRESETS[args.agent][preset]["expect"]
     announce(Parameters(config, preset, args.seed, run_dir, args.resume), why, expect)
     agent, env = mxnb.build(config)
+    check_numbers(**{name: getattr(args, name) for name in ("save_minutes", "save_updates", "keep", "eval_updates")})
+    check_numbers(log_interval=args.log_interval, eval_episodes=args.eval_episodes)
     check_run(agent, run_dir, args.seed, args.resume, args.init_from)
     wandb = _wandb(args)
 
@@ -209,11 +217,12 @@ def _wandb(args: argparse.Namespace) -> bool | dict[str, Any]:
 
 def _overrides(args: argparse.Namespace, types: dict[str, Any]) -> dict[str, Any]:
     """The fields given as options and with -p; ValueError for one given both ways."""
-    given = {name[6:]: text for name, text in vars(args).items() if name.startswith("field_") and text is not None}
-    pairs = {name.replace("-", "_"): text for name, text in args.p}
-    twice = sorted(name for name in given if name in {ALIASES.get(pair, pair) for pair in pairs})
-    if twice:
-        raise ValueError(f"{', '.join(twice)}: given as an option and with -p; give it once")
+    given = {name[6:]: str(text) for name, text in vars(args).items() if name.startswith("field_") and text is not None}
+    written = [str(name).replace("-", "_") for name, _ in args.p]
+    names: list[str] = ["lambda_" if name == "lambda" else ALIASES.get(name, name) for name in written]
+    if twice := sorted({name for name in names if name in given or names.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)}: given more than once; give it once, as an option or with -p")
+    pairs = dict(zip(names, (text for _, text in args.p), strict=True))
     return {name: _literal(text, types.get(ALIASES.get(name, name))) for name, text in (given | pairs).items()}
 
 
@@ -225,6 +234,9 @@ def _evaluate_options(command: argparse.ArgumentParser, given: Sequence[str]) ->
     who.add_argument("--run", metavar="RUN", help="the folder of a run, or latest")
     who.add_argument("--policy", choices=("random", "noop"), help="a policy that was not trained")
     command.add_argument("--env-id", metavar="ID", help="the environment (default: the run's own)")
+    command.add_argument(
+        "--checkpoint", metavar="N", help="the policy of update N, or best (default: the one saved last)"
+    )
     command.add_argument("--episodes", type=int, default=200, metavar="N", help="whole episodes (default 200)")
     command.add_argument("--greedy", action="store_true", help="the most probable action instead of a draw")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of worlds and draws (default 0)")
@@ -238,24 +250,27 @@ def _evaluate(args: argparse.Namespace) -> Callable[[], int]:
 
     import mxnb
     from mxnb.config import use_compilation_cache, write_json
-    from mxnb.evaluate import noop_policy, random_policy
+    from mxnb.evaluate import check_fit, noop_policy, random_policy
     from mxnb.run.folder import shown
 
     if args.episodes < 1:
         raise ValueError(f"--episodes is {args.episodes}; use at least 1")
     if args.policy and not args.env_id:
         raise ValueError("--policy needs --env-id, for example --env-id craftax-classic-v1")
+    if args.policy and args.checkpoint:
+        raise ValueError("--checkpoint needs --run")
     use_compilation_cache()
     run = None
     if args.run:
         run = _latest() if args.run == "latest" else Path(args.run)
         if not run.is_dir():
             raise FileNotFoundError(f"there is no folder {run}; `python -m mxnb runs` lists the runs")
-        policy = mxnb.load_policy(run)
+        policy = mxnb.load_policy(run, _checkpoint(args.checkpoint))
         env = mxnb.make(args.env_id or policy.spec.id)
     else:
         env = mxnb.make(args.env_id)
         policy = random_policy(env.spec) if args.policy == "random" else noop_policy(env.spec)
+    check_fit(policy, env)
 
     def job() -> int:
         episodes = mxnb.evaluate(policy, env, args.episodes, jax.random.key(args.seed), greedy=args.greedy)
@@ -274,6 +289,15 @@ def _evaluate(args: argparse.Namespace) -> Callable[[], int]:
         return 0
 
     return job
+
+
+def _checkpoint(text: str | None) -> int | str | None:
+    if text is None or text == "best":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"--checkpoint is {text!r}; it takes the number of an update, or best") from None
 
 
 def _print_report(found: dict[str, Any]) -> None:

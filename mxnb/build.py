@@ -80,10 +80,11 @@ def build(config: Any) -> tuple[Agent, Env]:
 _OWN = "where the environment, network or agent is your own, give the agent: load_policy(run_dir, agent=agent)"
 
 
-def load_policy(run_dir: str | Path, checkpoint: int | None = None, *, agent: Agent | None = None) -> Any:
+def load_policy(run_dir: str | Path, checkpoint: int | str | None = None, *, agent: Agent | None = None) -> Any:
     """The trained policy of a run folder, ready for `mxnb.evaluate`.
 
-    checkpoint: the update of a checkpoint that is still there; None: the policy exported last.
+    checkpoint: the update of a checkpoint that is still there, or "best": the policy of the best evaluation that `fit`
+    made; None: the policy saved last.
     agent: the Agent that was trained, where the run's environment or network is your own; else it is built anew
     from config.json.
 
@@ -92,18 +93,23 @@ def load_policy(run_dir: str | Path, checkpoint: int | None = None, *, agent: Ag
     import jax
 
     from mxnb.evaluate import Policy
-    from mxnb.run.checkpoint import load_params, restore_at
+    from mxnb.run.checkpoint import best_file, load_params, restore_at
 
     run_dir = Path(run_dir)
-    if checkpoint is None and not policy_file(run_dir).exists():
-        raise FileNotFoundError(f"{run_dir} has no policy yet; train it to the end, or interrupt it once to export one")
+    if isinstance(checkpoint, str) and checkpoint != "best":
+        raise ValueError(f"checkpoint is {checkpoint!r}; it is the number of an update, or 'best'")
+    path = best_file(run_dir) if checkpoint == "best" else policy_file(run_dir)
+    if checkpoint is None and not path.exists():
+        raise FileNotFoundError(f"{run_dir} has no policy yet; wait for its first save, or train it to the end")
+    if checkpoint == "best" and not path.exists():
+        raise FileNotFoundError(f"{run_dir} has no best policy; train with evaluate and eval_updates (--eval-updates)")
     trained = agent or _built(run_dir)
     shapes = jax.eval_shape(trained.init, jax.random.key(0))
     try:
-        if checkpoint is None:
-            params = load_params(policy_file(run_dir), shapes.policy)
-        else:
+        if isinstance(checkpoint, int):
             params = restore_at(run_dir, checkpoint, shapes).policy
+        else:
+            params = load_params(path, shapes.policy)
     except ValueError as error:
         raise error if agent else ValueError(f"{error}; {_OWN}") from None
     return Policy(trained.spec, params, trained.memory, trained.act)

@@ -137,7 +137,7 @@ def parameters(cls: type, *, notebook: str = "", extra: Iterable[str] = ()) -> P
     own = presets.PRESETS[_agent(cls)][chosen]
     values = {name: cell[name] or own.get(name, 0) for name in extra}
     config = replace(config, origins={**config.origins, "preset": chosen})
-    run_dir = Path(cell["run_dir"] or os.environ.get("MXNB_RUN_DIR") or default_run_dir(config, notebook, cell["seed"]))
+    run_dir = Path(cell["run_dir"] or default_run_dir(config, notebook, cell["seed"]))
     result = Parameters(config, chosen, cell["seed"], run_dir, cell["resume"], values, tuple(notes + more))
     announce(result, why, own.get("expect", ""))
     return result
@@ -335,7 +335,9 @@ def _shell() -> Any:
 
 
 def default_run_dir(config: Any, notebook: str, seed: int) -> Path:
-    """papermill_runs/local/<notebook, or runs>/<hash of the configuration>-s<seed>."""
+    """$MXNB_RUN_DIR, else papermill_runs/local/<notebook, or runs>/<hash of the configuration>-s<seed>."""
+    if os.environ.get("MXNB_RUN_DIR"):
+        return Path(os.environ["MXNB_RUN_DIR"])
     digest = hashlib.sha256(json.dumps(as_json(config), sort_keys=True).encode()).hexdigest()[:10]
     return run_root() / (notebook or "runs") / f"{digest}-s{seed}"
 

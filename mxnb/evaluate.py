@@ -57,7 +57,8 @@ class Episodes:
         return, length: {mean, low, high}, mean +- 1.96 standard errors. rates: each info that is 0 or 1 in every
         episode (Craftax's achievements, how it ended), with Wilson's interval (1927), which never leaves 0..1.
         crafter_score: exp(mean over achievements of ln(1 + 100 rate)) - 1, from rates averaged over episodes,
-        in percent (Hafner 2021, arXiv:2109.06780, section 3.2); only where there are achievements.
+        in percent (Hafner 2021, arXiv:2109.06780, section 3.2). Achievements are the rates without a "/" in their
+        name; where there are fewer than two there is no score.
         """
         rates = {k: _wilson(v) for k, v in self.info.items() if np.isin(v, (0.0, 1.0)).all()}
         shares = [rate["mean"] for name, rate in rates.items() if "/" not in name]
@@ -186,7 +187,7 @@ def evaluate(
     Only each environment's first episode counts, from start to end: counting the episodes that end within
     a fixed number of steps would favour short ones. max_steps: stops there; default the spec's time limit.
     """
-    _check(policy, env)
+    check_fit(policy, env)
     limit = max_steps or env.spec.max_steps or 10_000
     out = _play(policy.act, policy.memory, env, num_episodes, greedy, policy.params, key, limit)
     returns, lengths, terminated, truncated, info = jax.device_get(out)
@@ -240,7 +241,7 @@ def _act_all(act: Any, env: Env, params: Any, obs: Any, state: Any, memory: Any,
 
 def record(policy: Policy, env: Env, key: Any, *, greedy: bool = False, max_steps: int = 500) -> Recording:
     """Plays one episode, at most `max_steps` long, and keeps every frame and what the policy thought."""
-    _check(policy, env)
+    check_fit(policy, env)
     trace = jax.device_get(_trace(policy.act, policy.memory, env, greedy, max_steps, policy.params, key))
     states, masks, action, reward, terminated, truncated, extras, info = trace
     ended = np.flatnonzero(terminated | truncated)
@@ -283,8 +284,14 @@ def _trace(act: Any, first: Any, env: Env, greedy: bool, steps: int, params: Any
     return states, *rest
 
 
-def _check(policy: Policy, env: Env) -> None:
+def check_fit(policy: Policy, env: Env) -> None:
+    """ValueError where the policy was made for other observations or actions than the environment's."""
     ours, theirs = policy.spec, env.spec
+    if (ours.action_low, ours.action_high) != (theirs.action_low, theirs.action_high):
+        raise ValueError(
+            f"the policy was made for {ours.id} with actions from {ours.action_low} to {ours.action_high}, "
+            f"{theirs.id} has them from {theirs.action_low} to {theirs.action_high}"
+        )
     if (ours.obs_shape, ours.num_actions) != (theirs.obs_shape, theirs.num_actions):
         raise ValueError(
             f"the policy was made for {ours.id} (observation {ours.obs_shape}, {ours.num_actions} actions), "

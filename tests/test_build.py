@@ -119,7 +119,7 @@ def test_the_compilation_cache_is_turned_on_and_yours_wins(monkeypatch: pytest.M
 def test_a_trained_policy_is_loaded_as_it_was(tmp_path: Path, key: Any) -> None:
     config = make_config(PPOConfig, env_id="cartpole-v1", num_envs=4, num_steps=8, total_timesteps=64, hidden_dim=16)
     agent, env = mxnb.build(config)
-    with pytest.raises(FileNotFoundError, match="has no policy yet; train it to the end"):
+    with pytest.raises(FileNotFoundError, match="has no policy yet; wait for its first save, or train it to the end"):
         mxnb.load_policy(tmp_path / "run")
     result = mxnb.fit(agent, tmp_path / "run", seed=5)
     policy = mxnb.load_policy(tmp_path / "run")

@@ -97,12 +97,17 @@ def test_policies_that_were_not_trained(policy: str, tmp_path: Path, capsys: pyt
         ),
         (f"train {TINY} --gamma 1.5", "discount is 1.5; use a number from 0 to 1"),
         (f"train {TINY} --num-minibatches two", "num_minibatches: expected a whole number, got 'two'"),
-        (f"train {TINY} --lr 1 -p learning_rate 2", "lr: given as an option and with -p; give it once"),
+        (f"train {TINY} --lr 1 -p learning_rate 2", "lr: given more than once; give it once, as an option or with -p"),
         (f"train {TINY} --use-mask maybe", "use_mask: expected True or False, got 'maybe'"),
         (f"train {TINY} --init-from nowhere", "init_from='nowhere' has no policy to begin with"),
         ("train --preset smoke --env-id cartpol", "did you mean cartpole-v1"),
         (f"train {TINY} --project games", "--rewind and --no-artifact need --wandb"),
         ("train --preset small", "'small' is not one of smoke, cpu"),
+        (f"train {TINY} --save-updates -1 --keep 0", "save_updates is -1; use 0 or more; keep is 0; use 1 or more"),
+        (f"train {TINY} --eval-updates 2 --eval-episodes 0", "eval_episodes is 0; use 1 or more"),
+        (f"train {TINY} -p lr 1 -p learning_rate 2", "lr: given more than once; give it once"),
+        (f"train {TINY} --lambda 0.9 -p lambda 0.8", "lambda_: given more than once"),
+        ("evaluate --policy noop --env-id catch-bsuite --checkpoint 3", "--checkpoint needs --run"),
         ("evaluate --episodes 3", "one of the arguments --run --policy is required"),
         ("evaluate --policy random", "--policy needs --env-id"),
         ("evaluate --run nowhere", "there is no folder nowhere"),
@@ -129,6 +134,62 @@ def test_help_names_every_field_with_its_words_and_aliases(
         assert f"--{name.strip('_').replace('_', '-')} " in said.replace(",", " ")
     assert "Ratios outside 1 +- clip_eps earn no further gradient." in said
     assert docs["num_layers"].endswith("behind the memory." if agent == "ppo_rnn" else "actor and critic.")
+
+
+def test_policies_that_do_not_fit_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(f"train {TINY} --run-dir here --eval-updates 2") == 0
+    said = refused("evaluate --run here --env-id cartpole-v1", capsys)
+    assert "the policy was made for probe-mask-v0 (observation" in said
+    assert "--checkpoint is 'last'; it takes the number of an update, or best" in refused(
+        "evaluate --run here --checkpoint last", capsys
+    )
+    said = refused(f"train {TINY} --run-dir there --init-from here --num-layers 3", capsys)
+    assert "holds other parameters than this network" in said and not Path("there").exists()
+    said = refused(f"train {TINY} --run-dir here --init-from here", capsys)
+    assert "here holds a run that did not begin with init_from='here'" in said
+    assert "init_from is the folder that the run itself" in refused(
+        f"train {TINY} --run-dir here --init-from here --no-resume", capsys
+    )
+    assert run(f"train {TINY} --run-dir there --init-from here") == 0
+    assert run(f"train {TINY} --run-dir there --init-from here") == 0  # the same again is shown
+    assert "nothing is trained" in capsys.readouterr().out
+    for which in ("best", "4"):
+        assert run(f"evaluate --run here --checkpoint {which} --episodes 4") == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--run-dir r --save-minutes 3 --save-updates 5 --keep 7 --eval-updates 2 --log-interval 9 --preset smoke",
+        "--checkpoint-dir r --save-interval-minutes 3 --save-interval 5 --keep 7 --eval-updates 2 --log-interval 9 "
+        "--auto-tune --no-wandb",
+    ],
+)
+def test_the_options_of_fit_reach_it_under_both_names(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    fit = lambda agent, run_dir, **given: told.append((run_dir, given)) or SimpleNamespace(status="interrupted")
+    monkeypatch.setattr("mxnb.fit", fit)
+    monkeypatch.setenv("MXNB_PRESET", "smoke")
+    assert run(f"train --env-id probe-mask {line} --eval-episodes 6 --seed 4 --no-resume") == 130
+    ((run_dir, given),) = told
+    assert run_dir == Path("r") and callable(given.pop("evaluate"))
+    assert given == {
+        "seed": 4,
+        "resume": False,
+        "save_minutes": 3.0,
+        "save_updates": 5,
+        "keep": 7,
+        "eval_updates": 2,
+        "init_from": None,
+        "log_updates": 9,
+        "wandb": False,
+    }
+
+
+def test_the_run_folder_may_come_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MXNB_RUN_DIR", str(tmp_path / "elsewhere"))
+    assert run(f"train {TINY}") == 0
+    assert (tmp_path / "elsewhere" / "policy" / "params.npz").exists()
 
 
 def test_another_configuration_in_the_folder_is_told(capsys: pytest.CaptureFixture[str]) -> None:

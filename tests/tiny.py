@@ -197,3 +197,27 @@ def mutant(module: Any, old: str, new: str) -> Any:
     sys.modules[name] = changed  # dataclasses look their module up
     exec(compile(source.replace(old, new), str(path), "exec"), changed.__dict__)
     return changed
+
+
+def _ppo() -> Any:
+    from mxnb.agents.ppo import PPOConfig, ppo
+
+    return ppo(PPOConfig(**PPO_SIZES | {"total_timesteps": 8 * 16 * 120}), masked())
+
+
+def _ppo_rnn() -> Any:
+    from mxnb.agents.ppo_rnn import PPORnnConfig, ppo_rnn
+
+    scales = {"normalise_obs": True, "normalise_value": True}  # more to keep
+    return ppo_rnn(PPORnnConfig(**PPO_SIZES | scales | {"total_timesteps": 8 * 16 * 120}), masked())
+
+
+def _craftax() -> Any:
+    from mxnb.agents.ppo import PPOConfig, ppo
+    from mxnb.envs.craftax import craftax
+
+    return ppo(PPOConfig(**PPO_SIZES | {"num_envs": 4, "total_timesteps": 4 * 16 * 5}), craftax(classic=True))
+
+
+TRAINED: dict[str, Any] = {"ppo": _ppo, "ppo_rnn": _ppo_rnn, "craftax": _craftax}
+"""Every agent on a tiny environment with small networks, and PPO on Craftax, for the tests of resume and kills."""

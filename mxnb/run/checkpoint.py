@@ -1,8 +1,18 @@
-"""Saving and restoring the whole training state with orbax, and the policy as a plain npz file."""
+"""Checkpoints that are verified before they are trusted, and the policy as a plain npz file.
+
+A checkpoint is the whole training state, saved by orbax, and a JSON record beside it with each leaf's shape, dtype
+and sha256: orbax restores a file with a flipped byte without a word, casts dtypes silently and takes an empty folder
+for the newest checkpoint. What fails verification is set aside in checkpoints/bad, never deleted.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import os
+import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,17 +23,40 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-SCHEMA = 1
+from mxnb.config import write_json
+from mxnb.run.folder import shown
+
+SCHEMA = 2
+"""2: with the leaves' digests; 1, which had none, is refused."""
+
+
+class Drift(ValueError):
+    """A whole checkpoint whose shapes or dtypes are not those asked for."""
+
+
+class Lost(ValueError):
+    """There are checkpoints, and none of them can be trusted."""
+
+
+def steps_folder(run_dir: Path) -> Path:
+    """Where a run folder keeps its checkpoints, each in a folder named by its update."""
+    return (run_dir / "checkpoints" / "steps").resolve()
+
+
+def kept_updates(run_dir: Path) -> list[int]:
+    """The updates of which there is a checkpoint, damaged or not, in ascending order."""
+    folder = steps_folder(run_dir)
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
 
 
 @contextmanager
 def open_checkpoints(run_dir: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
-    """The run folder's checkpoints, the newest `keep` of them; left-over temporary folders are removed."""
-    folder = (run_dir / "checkpoints" / "steps").resolve()
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=True, cleanup_tmp_directories=True, enable_async_checkpointing=False
-    )
-    manager = ocp.CheckpointManager(folder, options=options)
+    """The run folder's checkpoints, the newest `keep` of them; what a killed process left half-written is removed."""
+    steps = steps_folder(run_dir)
+    for torn in steps.glob("*.orbax-checkpoint-tmp*") if steps.is_dir() else ():
+        shutil.rmtree(torn, ignore_errors=True)  # orbax's own cleaning fails every later save when it fails once
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
+    manager = ocp.CheckpointManager(steps, options=options)
     try:
         yield manager
     finally:
@@ -34,60 +67,160 @@ def save(manager: ocp.CheckpointManager, update: int, state: Any, meta: dict[str
     """Saves `state` and `meta` as checkpoint `update`; a second save of the same update does nothing."""
     if manager.latest_step() == update:
         return
-    args = ocp.args.Composite(
-        state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave({"schema": SCHEMA, "update": update, **meta})
-    )
+    record = {"schema": SCHEMA, "update": update, "leaves": digests(state), **meta}
+    record["sha256"] = _record_digest(record)
+    args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record))
     if not manager.save(update, args=args, force=True):
-        raise RuntimeError(f"the checkpoint of update {update} was not written; look at the disk's free space")
+        raise OSError(f"orbax did not write the checkpoint of update {update}")
 
 
 def restore(manager: ocp.CheckpointManager, shapes: Any) -> tuple[Any, dict[str, Any]] | None:
-    """(state, meta) of the newest checkpoint, or None when there is none.
+    """(state, meta) of the newest checkpoint that is whole, or None when there is none at all.
 
+    Newer ones that are not are moved to checkpoints/bad, with a message.
     shapes: the State as `jax.eval_shape(agent.init, key)` gives it; orbax needs it to rebuild the records.
+
+    Raises `Drift` where a whole checkpoint holds other shapes or dtypes, which is another agent's, and `Lost` where
+    none is whole; nothing is moved then. What says nothing about the checkpoint, such as too little memory or a disk
+    that cannot be read, is raised as it is.
     """
-    update = manager.latest_step()
-    if update is None:
-        return None
-    args = ocp.args.Composite(state=ocp.args.StandardRestore(_target(shapes)), meta=ocp.args.JsonRestore())
-    found = manager.restore(update, args=args)
-    return found["state"], found["meta"]
+    damaged: dict[int, str] = {}
+    for update in sorted(manager.all_steps(), reverse=True):
+        try:
+            state, meta = _read(Path(manager.directory) / str(update), update, shapes)
+        except Drift:
+            raise
+        except Exception as error:
+            if _says_nothing(error):
+                raise
+            damaged[update] = next(iter(str(error).splitlines()), type(error).__name__)[:120]
+            continue
+        set_aside(manager, damaged)
+        return state, meta
+    if damaged:
+        lines = "".join(f"\n  update {update}: {words}" for update, words in damaged.items())
+        raise Lost(
+            f"none of the checkpoints in {manager.directory} can be trusted; nothing was moved:{lines}\n"
+            "Bring one back from a copy, or begin anew with resume=False (--no-resume), which keeps this folder aside."
+        )
+    return None
+
+
+def set_aside(manager: ocp.CheckpointManager, damaged: dict[int, str]) -> None:
+    """Moves checkpoints to checkpoints/bad; damaged: {update: what is wrong with it}."""
+    for update, words in damaged.items():
+        folder = Path(manager.directory) / str(update)
+        bad = folder.parent.parent / "bad"
+        bad.mkdir(exist_ok=True)
+        names = (bad / (folder.name + (f"-{n}" if n else "")) for n in range(10_000))
+        aside = folder.rename(next(path for path in names if not path.exists()))
+        print(
+            f"the checkpoint of update {update} cannot be trusted ({words}); it is kept in {shown(aside)}", flush=True
+        )
+    if damaged:
+        manager.reload()
 
 
 def restore_at(run_dir: Path, update: int, shapes: Any) -> Any:
     """The State of the checkpoint of `update`, read without touching a run that may go on in that folder.
 
-    FileNotFoundError says which checkpoints there are; ValueError where `shapes` are not those of the checkpoint.
+    FileNotFoundError says which checkpoints there are; ValueError where it is damaged or `shapes` are not its own.
     """
-    folder = (run_dir / "checkpoints" / "steps").resolve()
-    kept = [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+    kept = kept_updates(run_dir)
     if update not in kept:
-        raise FileNotFoundError(f"{run_dir} has no checkpoint of update {update}; it has {sorted(kept) or 'none'}")
-    path = folder / str(update) / "state"
-    with ocp.StandardCheckpointer() as reader:
-        stored: Any = reader.metadata(path)
-        stored = {leaf.name: tuple(leaf.shape) for leaf in jax.tree.leaves(stored.item_metadata.tree)}
-        asked = {
-            jax.tree_util.keystr(name, simple=True, separator="."): jax.eval_shape(_numbers, leaf).shape
-            for name, leaf in jax.tree_util.tree_leaves_with_path(shapes)
-        }
-        # Told here, since orbax would fail half-way through reading.
-        if differ := sorted(name for name in {*stored, *asked} if stored.get(name) != asked.get(name)):
-            name = differ[0]
-            raise ValueError(
-                f"{path}: {name} has shape {stored.get(name)}, this agent's is {asked.get(name)}"
-                + (f" (and {len(differ) - 1} more differ)" if differ[1:] else "")
-            )
-        return reader.restore(path, _target(shapes))
+        raise FileNotFoundError(f"{run_dir} has no checkpoint of update {update}; it has {kept or 'none'}")
+    return _read(steps_folder(run_dir) / str(update), update, shapes)[0]
+
+
+def digests(tree: Any) -> dict[str, list[Any]]:
+    """{leaf's path: [shape, dtype, sha256 of its bytes]}; a PRNG key counts as its numbers."""
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(jax.device_get(_numbers(leaf)))
+        numbers: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        found[_name(path)] = [list(array.shape), str(leaf.dtype), hashlib.sha256(numbers).hexdigest()]
+    return found
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def _numbers(x: Any) -> Any:
     return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
-def _target(shapes: Any) -> Any:
+def _record_digest(record: dict[str, Any]) -> str:
+    rest = {name: value for name, value in record.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+_ELSEWHERE = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAVAILABLE")  # TensorStore's words
+
+
+def _says_nothing(error: Exception) -> bool:
+    """Whether an error while reading says nothing about the checkpoint: memory, permissions, a failing disk."""
+    gone = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+    return (isinstance(error, MemoryError | OSError) and not gone) or any(word in str(error) for word in _ELSEWHERE)
+
+
+def _read(folder: Path, update: int, shapes: Any) -> tuple[Any, dict[str, Any]]:
+    """(state, meta) of one checkpoint, verified."""
+    if not (folder / "meta").is_dir():
+        raise ValueError("its record is missing")
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        meta = reader.restore(folder / "meta")
+    if meta.get("schema") != SCHEMA:
+        newer = isinstance(meta.get("schema"), int) and meta["schema"] > SCHEMA
+        raise ValueError(
+            f"it has schema {meta.get('schema')}, this version of mxnb reads {SCHEMA}; "
+            + ("upgrade mxnb" if newer else "go on with the version that wrote it")
+        )
+    if meta.get("sha256") != _record_digest(meta) or meta["update"] != update:
+        raise ValueError("its record is not what was saved")
+    _compare(meta["leaves"], shapes, folder)
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+    with ocp.StandardCheckpointer() as reader:
+        state = reader.restore(folder / "state", target)
+    found = digests(state)
+    if wrong := [name for name, leaf in meta["leaves"].items() if found[name][2] != leaf[2]]:
+        raise ValueError(f"{', '.join(wrong[:3])} is not what was saved")
+    return state, meta
+
+
+def _compare(leaves: dict[str, list[Any]], shapes: Any, folder: Path) -> None:
+    """Drift, in words, unless the record's shapes and dtypes are those asked for."""
+    asked = {
+        _name(path): [list(jax.eval_shape(_numbers, leaf).shape), str(leaf.dtype)]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
+    }
+    stored = {name: leaf[:2] for name, leaf in leaves.items()}
+    differ = sorted(name for name in {*stored, *asked} if stored.get(name) != asked.get(name))
+    if differ:
+        show = lambda leaf: "missing" if leaf is None else f"{leaf[1]}{leaf[0]}"
+        lines = [f"  {name}: {show(stored.get(name))} there, {show(asked.get(name))} asked for" for name in differ[:8]]
+        more = [f"  and {len(differ) - 8} more"] if differ[8:] else []
+        raise Drift("\n".join([f"{folder} holds another agent's state, of other shapes or dtypes:", *lines, *more]))
+
+
+def best_value(run_dir: Path) -> float:
+    """The evaluation's return of the policy in checkpoints/best; -inf where there is none."""
+    try:
+        return float(json.loads(best_file(run_dir).with_name("best.json").read_text())["eval/return"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return -math.inf
+
+
+def keep_best(run_dir: Path, params: Any, update: int, value: float) -> None:
+    """Puts `params` into checkpoints/best, with the update and the return of their evaluation."""
+    save_params(best_file(run_dir), params)
+    write_json(best_file(run_dir).with_name("best.json"), {"update": update, "eval/return": value})
+
+
+def best_file(run_dir: Path) -> Path:
+    """Where a run folder keeps the parameters of its best evaluation, beside best.json."""
+    return run_dir / "checkpoints" / "best" / "params.npz"
 
 
 def save_params(path: Path, params: Any) -> None:
@@ -103,7 +236,13 @@ def save_params(path: Path, params: Any) -> None:
 def load_params(path: Path, shapes: Any) -> Any:
     """Parameters from `save_params`, in the structure of `shapes`; ValueError where they do not fit."""
     keyed, tree = jax.tree_util.tree_flatten_with_path(shapes)
-    with np.load(path) as stored:
+    with open(path, "rb") as file:
+        try:
+            stored = np.load(file)
+            stored.files  # noqa: B018  (a single array has none)
+        except (zipfile.BadZipFile, ValueError, EOFError, AttributeError) as error:
+            words = f"{path} is damaged ({error}); a checkpoint has the policy too: load_policy(run, N)"
+            raise ValueError(words) from None
         names = [jax.tree_util.keystr(key) for key, _ in keyed]
         if sorted(names) != sorted(stored.files):
             raise ValueError(

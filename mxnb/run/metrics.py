@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,17 +33,38 @@ def to_rows(metrics: dict[str, Any], count: int) -> list[dict[str, float]]:
     return rows
 
 
-def append_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Adds rows to a JSON-lines file and hands them to the system before returning."""
-    with open(path, "a") as file:
-        file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+def write_rows(path: Path, rows: Sequence[dict[str, Any]], at: int) -> int:
+    """Puts rows into a JSON-lines file at byte `at` and hands them to the system; returns where they end.
+
+    What stands behind `at` is the half of an earlier attempt that failed, and is replaced.
+    """
+    with open(path, "r+b" if path.exists() else "wb") as file:
+        file.seek(min(at, file.seek(0, os.SEEK_END)))
+        file.truncate()
+        file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
+        return file.tell()
+
+
+def cut_back(path: Path, offset: int) -> int:
+    """Removes the rows behind byte `offset`, where a checkpoint stands, and a torn one; returns where the file ends."""
+    path.touch()
+    text = path.read_bytes()[:offset]
+    text = text[: text.rfind(b"\n") + 1]
+    os.truncate(path, len(text))
+    return len(text)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl; [] when there is none yet."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    """The rows of metrics.jsonl that can be read; [] when there is none yet."""
+    rows = []
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
 
 
 def final_metrics(rows: Sequence[dict[str, Any]], share: float = 0.1) -> dict[str, float]:

@@ -42,7 +42,9 @@ def test_a_whole_state_comes_back_bit_for_bit(agent: Any, state: Any, tmp_path: 
     with checkpoint.open_checkpoints(tmp_path, 3) as manager:
         found, meta = checkpoint.restore(manager, shapes(agent))
     assert_same_bits(found, state)
-    assert meta == {"schema": 1, "update": 4, "metrics_offset": 17, "wall_seconds": 1.5}
+    leaves, _ = meta.pop("leaves"), meta.pop("sha256")
+    assert meta == {"schema": 2, "update": 4, "metrics_offset": 17, "wall_seconds": 1.5}
+    assert leaves["update"][:2] == [[], "int32"] and len(leaves) == len(jax.tree.leaves(state))
     kinds = lambda tree: [(x.dtype, getattr(x, "weak_type", False)) for x in jax.tree.leaves(tree)]
     assert kinds(found) == kinds(shapes(agent))  # or a resumed run would compile another program
     assert_same_bits(jax.random.split(found.key), jax.random.split(state.key))
@@ -58,7 +60,7 @@ def test_the_newest_few_are_kept_and_a_second_save_is_nothing(agent: Any, state:
         assert sorted(p.name for p in steps.iterdir()) == ["5", "9"]
         found, meta = checkpoint.restore(manager, shapes(agent))
         assert int(found.update) == 9 == meta["update"] and meta["wall_seconds"] == 9.0
-        with pytest.raises(RuntimeError, match="the checkpoint of update 3 was not written"):
+        with pytest.raises(OSError, match="orbax did not write the checkpoint of update 3"):
             manager.save = lambda *args, **kwargs: False  # orbax's way to say no
             checkpoint.save(manager, 3, state, {})
 
@@ -110,7 +112,7 @@ def test_load_policy_acts_as_the_trained_agent(tmp_path: Path) -> None:
         env_id="cartpole-v1", num_envs=8, num_steps=16, total_timesteps=8 * 16 * 4, hidden_dim=16, num_layers=1
     )
     trained, _ = build(config)
-    with pytest.raises(FileNotFoundError, match="no policy yet; train it to the end, or interrupt it"):
+    with pytest.raises(FileNotFoundError, match="no policy yet; wait for its first save, or train it"):
         load_policy(tmp_path / "run")
     result = fit(trained, tmp_path / "run")
     policy = load_policy(str(tmp_path / "run"))
@@ -159,3 +161,24 @@ def test_load_policy_of_an_earlier_checkpoint_and_of_an_own_environment(tmp_path
     (tmp_path / "config.json").write_text(json.dumps(stored))
     with pytest.raises(ValueError, match=r"was trained on 'masked-v0', its config.json says 'cartpole-v1'; where"):
         load_policy(tmp_path)
+
+
+def test_the_best_policy_is_kept_apart(tmp_path: Path) -> None:
+    agent = ppo(replace(CONFIG, total_timesteps=6 * CONFIG.num_envs * CONFIG.num_steps, env_id="own-v0"), masked())
+    seen: list[Any] = []
+    values = [1.0, 3.0, 2.0, 3.0, float("nan"), 0.0]
+
+    def evaluate(policy: Any) -> dict[str, float]:
+        seen.append(jax.device_get(policy))
+        return {"return": values[len(seen) - 1]}
+
+    with pytest.raises(FileNotFoundError, match="has no best policy; train with evaluate"):
+        load_policy(tmp_path, "best")
+    fit(agent, tmp_path, evaluate=evaluate, eval_updates=1)
+    assert_same_bits(load_policy(tmp_path, "best", agent=agent).params, seen[1])
+    record = json.loads((tmp_path / "checkpoints" / "best" / "best.json").read_text())
+    assert record == {"update": 2, "eval/return": 3.0}
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["eval/return"] for row in rows] == [1.0, 3.0, 2.0, 3.0, None, 0.0]
+    with pytest.raises(ValueError, match="checkpoint is 'bets'; it is the number of an update, or 'best'"):
+        load_policy(tmp_path, "bets", agent=agent)

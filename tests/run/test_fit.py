@@ -14,66 +14,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
 from tiny import masked, sha256
+from walking import WalkConfig, rows_of, stop_at, timeless, walk
 
-from mxnb.agents.api import Agent, Health, Max, Mean
 from mxnb.agents.ppo import PPOConfig, ppo
-from mxnb.envs.api import Spec
-from mxnb.run import fit as runner
 from mxnb.run.fit import fit
-
-# ------------------------------------------------------------------------- an agent that compiles in no time
-
-
-@dataclass(frozen=True)
-class WalkConfig:
-    total: int = 12
-    lr: float = 0.5
-    nan_at: int = -1  # the update whose loss is not a number
-
-
-@struct.dataclass
-class WalkState:
-    policy: Any
-    envs: Any
-    update: Any
-    key: Any
-
-
-def walk(config: WalkConfig = WalkConfig()) -> Agent:
-    """A random walk under Agent's contract: 10 steps an update, no network."""
-
-    def init(key: Any) -> Any:
-        return WalkState({"w": jnp.zeros(3)}, jnp.zeros(2), jnp.int32(0), key)
-
-    def step(state: Any) -> Any:
-        key, now = jax.random.split(state.key)
-        w = state.policy["w"] + config.lr * jax.random.normal(now, (3,))
-        loss = jnp.where(state.update == config.nan_at, jnp.nan, w.sum())
-        ended = (state.update % 3 == 0).astype(jnp.float32) * 2  # two episodes in every third update
-        metrics = {
-            "train/total_loss": Mean(loss, jnp.float32(1)),
-            "train/mean_episode_return": Mean(ended * w[0], ended),
-            "train/num_episodes": Mean(ended, jnp.float32(1)),
-            "train/peak": Max(jnp.abs(w).max()),
-        }
-        return WalkState({"w": w}, state.envs + w[:2], state.update + 1, key), metrics
-
-    rule = Health("train/peak", 0.0, 1e-9, "it walks", "stand still")
-    spec = Spec("walk-v0", (1,), num_actions=2)
-    return Agent("walk", config, spec, config.total, 10, init, step, lambda p: (), lambda *a: None, (rule,))
-
-
-def rows_of(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def timeless(run: Path) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if not k.startswith(("time/", "memory/"))} for row in rows_of(run)]
 
 
 def read(run: Path, name: str) -> Any:
@@ -82,24 +29,6 @@ def read(run: Path, name: str) -> Any:
 
 def steps_in(run: Path) -> list[int]:
     return sorted(int(p.name) for p in (run / "checkpoints" / "steps").iterdir() if p.name.isdigit())
-
-
-def stop_at(update: int) -> Any:
-    """A hook that presses Ctrl-C once the run is there."""
-
-    def hook(run_dir: Path, rows: list[dict[str, Any]]) -> None:
-        if rows[-1]["update"] >= update and not hook.done:  # type: ignore[attr-defined]
-            hook.done = True  # type: ignore[attr-defined]
-            os.kill(os.getpid(), signal.SIGINT)
-
-    hook.done = False  # type: ignore[attr-defined]
-    return hook
-
-
-@pytest.fixture
-def chunks(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Fixes how many updates a call does at most; the first call of a sitting does one."""
-    return lambda most: monkeypatch.setattr(runner, "_MAX_CHUNK", most)
 
 
 FOREVER = 1e6  # chunk_seconds that only _MAX_CHUNK limits
@@ -201,7 +130,7 @@ def test_a_run_that_died_before_its_export_is_finished_now(tmp_path: Path) -> No
 
     with pytest.raises(RuntimeError, match="a plot failed"):
         fit(walk(), tmp_path, hooks=[fail])
-    assert read(tmp_path, "status.json")["status"] == "failed" and not (tmp_path / "policy").exists()
+    assert read(tmp_path, "status.json")["status"] == "failed" and not (tmp_path / "result.json").exists()
     assert fit(walk(), tmp_path).status == "done"
     assert read(tmp_path, "status.json")["status"] == "done" == read(tmp_path, "result.json")["status"]
     assert (tmp_path / "policy" / "params.npz").exists() and len(rows_of(tmp_path)) == 12
@@ -260,12 +189,13 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, chunks: Any) -> None:
     assert status["status"] == "failed" and "KeyboardInterrupt" in status["error"]
 
 
-def test_outside_the_main_thread(tmp_path: Path) -> None:
+def test_outside_the_main_thread(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(fit(walk(), tmp_path)))
     thread.start()
     thread.join(60)
     assert results and results[0].status == "done"
+    assert "not in the main thread: Ctrl-C and SIGTERM do not reach this run" in capsys.readouterr().out
 
 
 def test_a_failing_hook_loses_nothing(tmp_path: Path, chunks: Any) -> None:
@@ -330,6 +260,42 @@ def test_another_configuration_is_refused_by_name(tmp_path: Path) -> None:
     assert (tmp_path / "config.json").read_bytes() == before and len(rows_of(tmp_path)) == 12
 
 
+@dataclass(frozen=True)
+class LongerConfig(WalkConfig):
+    harmless: tuple[str, ...] = ("total", "harmless")
+
+
+def test_a_harmless_change_goes_on_with_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(walk(LongerConfig(total=5)), tmp_path / "run")
+    capsys.readouterr()
+    longer = fit(walk(LongerConfig(total=12)), tmp_path / "run")
+    assert longer.update == 12 and timeless(tmp_path / "run")[-1]["update"] == 12
+    assert "changed for the rest of the run: total: 5 there, 12 asked for" in capsys.readouterr().out
+    assert read(tmp_path / "run", "config.json")["config"]["total"] == 12
+    assert sha256(longer.state) == sha256(fit(walk(), tmp_path / "whole").state)
+    with pytest.raises(ValueError, match=r"lr: 0\.5 there, 0\.1 asked for"):
+        fit(walk(LongerConfig(total=12, lr=0.1)), tmp_path / "run")
+
+
+def test_ppo_may_go_on_longer_only_where_nothing_is_annealed() -> None:
+    assert PPO.harmless == () and replace(PPO, anneal_lr=False).harmless == ("total_timesteps",)
+    assert replace(PPO, anneal_lr=False, anneal_ent_coef=True).harmless == ()
+
+
+def test_init_is_not_run_on_resume(tmp_path: Path, chunks: Any) -> None:
+    chunks(1)
+    fit(walk(), tmp_path, hooks=[stop_at(4)])
+    agent, ran = walk(), []
+
+    def init(key: Any) -> Any:
+        jax.debug.callback(lambda: ran.append(1))
+        return agent.init(key)
+
+    assert fit(replace(agent, init=init), tmp_path).update == 12
+    jax.effects_barrier()
+    assert not ran
+
+
 def test_resume_false_sets_the_old_run_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     first = fit(walk(), run)
@@ -378,6 +344,45 @@ def test_a_warm_start_begins_with_the_other_policy(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="has no policy to begin with"):
         fit(walk(), tmp_path / "third", init_from=tmp_path / "nowhere")
     assert not (tmp_path / "third").exists()
+    with pytest.raises(ValueError, match="holds a run that did not begin with init_from="):
+        fit(walk(), tmp_path / "first", init_from=tmp_path / "second")
+    again = fit(walk(WalkConfig(lr=0.0)), tmp_path / "second", init_from=tmp_path / "first")  # the same: it is shown
+    assert again.update == 12
+
+
+def test_a_warm_start_that_was_killed_before_its_first_save(tmp_path: Path) -> None:
+    first = fit(walk(), tmp_path / "first")
+
+    def die(run_dir: Path, rows: Any) -> None:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        fit(walk(WalkConfig(lr=0.0)), tmp_path / "second", init_from=tmp_path / "first", hooks=[die])
+    still = fit(walk(WalkConfig(lr=0.0)), tmp_path / "second")
+    np.testing.assert_array_equal(still.state.policy["w"], first.state.policy["w"])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"keep": 0}, "keep is 0; use 1 or more"),
+        ({"save_updates": -1, "save_minutes": -0.5}, "save_minutes is -0.5; use"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(given: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=words):
+        fit(walk(), tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_chunk_moves_nothing_between_host_and_device(tmp_path: Path) -> None:
+    agent = ppo(PPO, masked())
+    step = jax.jit(agent.step, donate_argnums=0).lower(jax.eval_shape(agent.init, jax.random.key(0))).compile()
+    state = jax.jit(agent.init)(jax.random.key(0))
+    with jax.transfer_guard("disallow"):
+        for _ in range(2):
+            state, metrics = step(state)
+    assert np.isfinite(jax.device_get(metrics["train/total_loss"].total))
 
 
 def test_lines_on_the_console_may_be_thinned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

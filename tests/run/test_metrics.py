@@ -12,7 +12,7 @@ import pytest
 
 from mxnb.agents.api import Max, Mean
 from mxnb.agents.ppo import HEALTH
-from mxnb.run.metrics import append_rows, final_metrics, judge, read_rows, to_rows
+from mxnb.run.metrics import cut_back, final_metrics, judge, read_rows, to_rows, write_rows
 
 
 def test_rows_by_hand() -> None:
@@ -41,15 +41,28 @@ def test_what_is_not_finite_becomes_none(bad: float) -> None:
 def test_rows_survive_the_file_and_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     assert read_rows(path) == []
-    append_rows(path, [{"a": 0.1}, {"a": None}])
-    append_rows(path, [])
-    append_rows(path, [{"a": 1e-30}])
+    end = write_rows(path, [{"a": 0.1}, {"a": None}], 0)
+    assert write_rows(path, [], end) == end == path.stat().st_size
+    end = write_rows(path, [{"a": 1e-30}], end)
     assert read_rows(path) == [{"a": 0.1}, {"a": None}, {"a": 1e-30}]
     with open(path, "a") as file:
         file.write('{"a": 2.0')
     assert len(read_rows(path)) == 3
+    write_rows(path, [{"a": 2.0}], end)  # in place of the torn line
+    assert [row["a"] for row in read_rows(path)] == [0.1, None, 1e-30, 2.0]
     with pytest.raises(ValueError):
-        append_rows(path, [{"a": math.nan}])
+        write_rows(path, [{"a": math.nan}], 0)
+
+
+def test_rows_are_cut_back_to_a_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    first = write_rows(path, [{"a": 1}], 0)
+    second = write_rows(path, [{"a": 2}], first)
+    assert cut_back(path, first) == first and read_rows(path) == [{"a": 1}]
+    path.write_text(path.read_text() + '{"a"')  # shorter than the checkpoint says, and torn: no zeros are put in
+    assert cut_back(path, second) == first and path.read_text() == '{"a": 1}\n'
+    path.unlink()
+    assert cut_back(path, second) == 0 and read_rows(path) == []
 
 
 def test_final_metrics_are_means_over_the_last_tenth() -> None:

@@ -1,0 +1,189 @@
+"""A second copy of a run in a folder that outlives the machine, such as a mounted Google Drive.
+
+The run itself stays on the local disk: orbax's renames are slow or wrong on mounted clouds. What goes there is one
+tar file with everything that a resumed run needs, its sha256 beside it, and the policy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mxnb.config import policy_file, run_root, write_json
+from mxnb.run.folder import free_name, shown
+
+_DRIVE = Path("/content/drive/MyDrive")  # where google.colab mounts it
+_KEEP = 2
+_LEFT_OUT = ("lock", "wandb", "checkpoints", ".*")
+
+
+def in_colab() -> bool:
+    """Whether this machine is one of Colab's."""
+    return "google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ
+
+
+def archive_folder(run_dir: Path) -> Path | None:
+    """Where this run is archived: below $MXNB_ARCHIVE, or in Colab below Drive's folder mxnb, if it is mounted."""
+    root = os.environ.get("MXNB_ARCHIVE", "")
+    with suppress(OSError):
+        if not root and in_colab() and _DRIVE.is_dir():
+            root = str(_DRIVE / "mxnb")
+    if not root:
+        return None
+    here, base = run_dir.resolve(), run_root().resolve()
+    return Path(root) / (here.relative_to(base) if here.is_relative_to(base) else here.relative_to(here.anchor))
+
+
+def archives(run_dir: Path) -> list[dict[str, Any]]:
+    """The archived states of a run, the newest first: {file, update, sha256, bytes, time}."""
+    folder = archive_folder(run_dir)
+    return _entries(folder) if folder is not None else []
+
+
+def _entries(folder: Path) -> list[dict[str, Any]]:
+    try:
+        found = json.loads((folder / "manifest.json").read_text())["archives"]
+        return [entry for entry in found if {"file", "update", "sha256"} <= set(entry)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+class Archive:
+    """Copies a run away: the policy at every save, everything at most every 30 minutes and at the end.
+
+    $MXNB_ARCHIVE_MINUTES changes the 30. A copy that fails is told once and never stops the run.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir, self.folder = run_dir, archive_folder(run_dir)
+        self.every = 60 * float(os.environ.get("MXNB_ARCHIVE_MINUTES", 30))
+        self.at, self.failed = time.monotonic(), False
+
+    def __call__(self, update: int, *, last: bool = False) -> None:
+        """After a save: brings the archive up to date with checkpoint `update`."""
+        if self.folder is None:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _copy(policy_file(self.run_dir), self.folder / "params.npz")
+            if last or time.monotonic() - self.at >= self.every:
+                _pack(self.run_dir, self.folder, update)
+                self.at = time.monotonic()
+            self.failed = False
+        except Exception as error:
+            if not self.failed:
+                print(f"warning: the archive {self.folder} could not be written ({error}); the run goes on", flush=True)
+            self.failed = True
+
+    def catch_up(self, update: int) -> None:
+        """For a finished run: archives it if that has not been done, say because no Drive was mounted then."""
+        if self.folder is not None and not any(entry["update"] == update for entry in _entries(self.folder)):
+            self(update, last=True)
+
+
+def unpack(run_dir: Path, check: Callable[[Path], Any]) -> bool:
+    """Brings the newest archived state that is whole into `run_dir`, with a word; whether there was one.
+
+    check(folder) raises where the archived run is another one's; nothing is moved then. What is in `run_dir` stays
+    but for the files that the archive has too, and the checkpoint counts only when all else is in place.
+    """
+    folder = archive_folder(run_dir)
+    for entry in archives(run_dir):
+        path, fresh = folder / entry["file"], run_dir / ".unpacking"  # type: ignore[operator]
+        try:
+            if _sha256(path) != entry["sha256"]:
+                raise OSError("it is not what was written")
+            shutil.rmtree(fresh, ignore_errors=True)
+            with tarfile.open(path) as tar:
+                careful: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+                tar.extractall(fresh, **careful)
+        except (OSError, tarfile.TarError) as error:
+            print(f"the archive {path} cannot be used ({error}); the one before is tried", flush=True)
+            continue
+        try:
+            check(fresh)
+            _merge(fresh, run_dir)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        print(f"brought {shown(run_dir)} back from {path}, as of update {entry['update']:,}", flush=True)
+        return True
+    return False
+
+
+def _merge(source: Path, target: Path) -> None:
+    """Moves what is in `source` over `target`; checkpoints, each in one move, at last."""
+    steps = Path("checkpoints") / "steps"
+    for path in sorted(source.rglob("*")):
+        part = path.relative_to(source)
+        if path.is_file() and not part.is_relative_to(steps):
+            (target / part).parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target / part)
+    for path in (source / steps).iterdir():
+        (target / steps).mkdir(parents=True, exist_ok=True)
+        if not (target / steps / path.name).exists():
+            path.rename(target / steps / path.name)
+
+
+def set_archive_aside(run_dir: Path) -> None:
+    """Keeps the archive of an earlier run from being taken for this one's."""
+    folder = archive_folder(run_dir)
+    try:
+        if folder is not None and folder.exists():
+            print(f"the earlier archive is kept in {folder.rename(free_name(folder))}")
+    except OSError as error:
+        print(f"warning: the earlier archive {folder} could not be set aside ({error})", flush=True)
+
+
+def _pack(run_dir: Path, folder: Path, update: int) -> None:
+    """Writes run-<update>.tar, then the manifest that makes it count, then removes all but the newest two."""
+    if any(entry["update"] > update for entry in _entries(folder)):  # of a run that had got further than this one
+        set_archive_aside(run_dir)
+        folder.mkdir(parents=True)
+        _copy(policy_file(run_dir), folder / "params.npz")
+    for torn in folder.glob(".*.part"):
+        torn.unlink()
+    path = folder / f"run-{update}.tar"
+    fresh = folder / f".{path.name}.part"
+    try:
+        with tarfile.open(fresh, "w") as tar:
+            for part in sorted(run_dir.iterdir()):
+                tar.add(part, part.name, filter=_worth_keeping)
+            for part in (f"checkpoints/steps/{update}", "checkpoints/best"):
+                if (run_dir / part).exists():
+                    tar.add(run_dir / part, part)
+        digest = _sha256(fresh)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+    entry = {"file": path.name, "update": update, "sha256": digest, "bytes": path.stat().st_size, "time": time.time()}
+    kept = [entry, *(e for e in _entries(folder) if e["file"] != path.name)][:_KEEP]
+    write_json(folder / "manifest.json", {"archives": kept})
+    for other in folder.glob("run-*.tar"):
+        if other.name not in {e["file"] for e in kept}:
+            other.unlink()
+
+
+def _worth_keeping(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """None for what a resumed run does not need, at every depth: side runs have archives of their own."""
+    name = Path(info.name)
+    return None if any(name.match(pattern) for pattern in _LEFT_OUT) or info.issym() or info.islnk() else info
+
+
+def _copy(source: Path, target: Path) -> None:
+    fresh = target.with_name(f".{target.name}.part")
+    shutil.copyfile(source, fresh)
+    fresh.replace(target)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

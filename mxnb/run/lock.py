@@ -1,0 +1,125 @@
+"""One run, one process: a lock on the run folder that ends with its owner, however that ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock; folders are not guarded there
+    fcntl: Any = None
+
+_BEAT = 20.0  # seconds between heartbeats
+_WATCH = 50.0  # seconds without one after which an owner that no lock of the system's vouches for counts as dead
+_LONG = 600.0  # seconds since a heartbeat after which nobody watches
+
+
+class InUse(RuntimeError):
+    """Another process trains in the run folder."""
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Holds `run_dir`/lock, a JSON file of host, pid and heartbeat; makes the folder if it is not there.
+
+    On one machine the operating system frees the lock with its process, also after SIGKILL. Between machines, and on
+    file systems without locks, the heartbeat counts: it is watched for 50 seconds, and if it does not move, its owner
+    is dead. `InUse` names the process that holds the folder. The folder may be renamed while the lock is held.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    file = _take(run_dir)
+    over = threading.Event()
+    beating = threading.Thread(target=_beat, args=(file, over), daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        over.set()
+        beating.join()
+        with suppress(OSError):
+            os.ftruncate(file, 0)  # emptied, not unlinked: another process may be looking at this very file
+        os.close(file)
+
+
+def _take(run_dir: Path) -> int:
+    """A descriptor of the locked file, or InUse."""
+    path = run_dir / "lock"
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            owner = _read(file)
+            try:
+                ours = _flock(file)
+            except BlockingIOError:
+                raise InUse(_words(run_dir, owner)) from None
+            with suppress(OSError):
+                if not os.path.samestat(os.fstat(file), os.stat(path)):
+                    raise FileNotFoundError  # the folder was renamed meanwhile
+                if owner and not (ours and owner.get("host") == socket.gethostname()):
+                    _watch(file, owner, run_dir)
+                _write(file)
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+        run_dir.mkdir(parents=True, exist_ok=True)
+
+
+def _flock(file: int) -> bool:
+    """Takes the system's lock; BlockingIOError if another holds it, False where the file system has none."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def _watch(file: int, owner: dict[str, Any], run_dir: Path) -> None:
+    """Waits to see whether another machine's owner lives; InUse if it does."""
+    if time.time() - float(owner.get("beat", 0.0)) > _LONG:
+        return
+    print(f"{_words(run_dir, owner).split(';')[0]}, or was; watching for {_WATCH:.0f} s ...", flush=True)
+    until = time.monotonic() + _WATCH
+    while time.monotonic() < until:
+        time.sleep(min(1.0, _WATCH / 10))
+        if _read(file) not in ({}, owner):
+            raise InUse(_words(run_dir, owner))
+
+
+def _beat(file: int, over: threading.Event) -> None:
+    while not over.wait(_BEAT):
+        _write(file)
+
+
+def _write(file: int) -> None:
+    """Says who holds the file; what cannot be written (a full disk) is no reason to stop: the lock itself holds."""
+    text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "beat": time.time()}).encode()
+    with suppress(OSError):
+        os.pwrite(file, text, 0)
+        os.ftruncate(file, len(text))
+
+
+def _read(file: int) -> dict[str, Any]:
+    try:
+        return dict(json.loads(os.pread(file, 4096, 0)))
+    except (OSError, ValueError):
+        return {}
+
+
+def _words(run_dir: Path, owner: dict[str, Any]) -> str:
+    who = f"process {owner.get('pid')} on {owner.get('host')}" if owner else "another process"
+    return f"{run_dir} is in use by {who}; wait for it, stop it, or use another run_dir"

@@ -1,0 +1,162 @@
+"""What a run keeps: the state it begins with, and rows, checkpoint, policy and archive at every save."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mxnb.config import policy_file
+from mxnb.run import checkpoint
+from mxnb.run.archive import Archive, archives, unpack
+from mxnb.run.folder import check_run, write_status
+from mxnb.run.metrics import cut_back, judge, read_rows, write_rows
+
+
+@dataclass
+class Run:
+    """What changes while a run goes on."""
+
+    dir: Path
+    state: Any
+    update: int
+    rows: list[dict[str, Any]]
+    wall: float  # seconds trained in earlier sittings
+    began: float  # this sitting's start, by time.perf_counter
+    about: dict[str, Any]  # what config.json says
+    archive: Archive
+    written: int = 0  # bytes of metrics.jsonl
+    pending: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # rows not yet in metrics.jsonl
+    saved: int = -1  # update of the newest checkpoint
+    saved_at: float = 0.0
+    unsaved: bool = False  # the last save failed
+    best: tuple[Any, int, float] | None = None  # (policy, update, return) of a best evaluation that is not yet on disk
+    compile_seconds: float = 0.0
+    said: set[str] = dataclasses.field(default_factory=set)  # metrics warned about: once is enough
+
+    def wall_seconds(self) -> float:
+        """Seconds trained in all sittings."""
+        return self.wall + time.perf_counter() - self.began
+
+
+def start(agent: Any, run_dir: Path, seed: int, manager: Any, about: dict[str, Any]) -> Run:
+    """The state to begin with: the newest checkpoint here or in the archive, or a fresh one."""
+    key = jax.random.key(seed)
+    shapes = jax.eval_shape(agent.init, key)
+    found = _newest(agent, run_dir, seed, manager, shapes)
+    if found is None:
+        (run_dir / "metrics.jsonl").write_text("")
+        started = time.perf_counter()
+        state = jax.block_until_ready(jax.jit(agent.init)(key))
+        print(f"{agent.name} on {agent.spec.id}: made the first worlds in {time.perf_counter() - started:.1f} s")
+        if about.get("init_from"):  # whose policy was copied here when the run was prepared
+            policy = checkpoint.load_params(policy_file(run_dir), state.policy)
+            state = dataclasses.replace(state, policy=jax.tree.map(jnp.asarray, policy))
+            print(f"began with the policy of {about['init_from']}")
+        now = time.perf_counter()
+        return Run(run_dir, state, 0, [], 0.0, now, about, Archive(run_dir), saved_at=now)
+    state, meta = found
+    update = int(meta["update"])
+    written = cut_back(run_dir / "metrics.jsonl", meta["metrics_offset"])
+    rows = read_rows(run_dir / "metrics.jsonl")
+    print(f"{agent.name} on {agent.spec.id}: goes on after update {update:,} of {agent.num_updates:,}")
+    if len(rows) < update:
+        print(f"warning: metrics.jsonl has lost {update - len(rows):,} rows; the curve has gaps, the training has none")
+    for words in judge(agent.health, rows) if update < agent.num_updates else ():
+        print(f"warning: this run was not healthy when it stopped: {words}")
+    wall, now = float(meta["wall_seconds"]), time.perf_counter()
+    archive = Archive(run_dir)
+    return Run(run_dir, state, update, rows, wall, now, about, archive, written, saved=update, saved_at=now)
+
+
+def _newest(agent: Any, run_dir: Path, seed: int, manager: Any, shapes: Any) -> Any:
+    """(state, meta) of the newest checkpoint that is whole, here or in the archive; None where there is none."""
+    check = lambda folder: check_run(agent, folder, seed, True, None)
+    here = max(checkpoint.kept_updates(run_dir), default=-1)
+    if any(entry["update"] > here for entry in archives(run_dir)) and unpack(run_dir, check):
+        manager.reload()
+    try:
+        return checkpoint.restore(manager, shapes)
+    except checkpoint.Lost as error:
+        if not archives(run_dir):
+            raise
+        words = dict.fromkeys(checkpoint.kept_updates(run_dir), "it is damaged, and so are all others here")
+        print(str(error).splitlines()[0], flush=True)
+        checkpoint.set_aside(manager, words)
+        if not unpack(run_dir, check):
+            raise
+        manager.reload()
+        return checkpoint.restore(manager, shapes)
+
+
+def write_new_rows(run: Run) -> None:
+    """Brings metrics.jsonl up to date."""
+    run.written = write_rows(run.dir / "metrics.jsonl", run.pending, run.written)
+    run.pending = []
+
+
+def save(run: Run, manager: Any) -> None:
+    """Rows, checkpoint, policy, status and archive, in this order: a checkpoint never knows rows that are not there."""
+    write_new_rows(run)
+    meta = {
+        "metrics_offset": run.written,
+        "wall_seconds": run.wall_seconds(),
+        "config": run.about["config"],
+        "versions": run.about["versions"],
+    }
+    try:
+        checkpoint.save(manager, run.update, run.state, meta)
+    except Exception as error:
+        if any(word in str(error) for word in _DISK):  # TensorStore's errors are of no class of their own
+            raise OSError(str(error)) from error
+        raise
+    run.saved, run.saved_at = run.update, time.perf_counter()
+    checkpoint.save_params(policy_file(run.dir), run.state.policy)
+    _write_best(run)
+    write_status(run.dir, "running", run.update)
+    run.archive(run.update)
+    if run.unsaved:
+        print(f"update {run.update} is saved; all is well again", flush=True)
+        run.unsaved = False
+
+
+_DISK = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAVAILABLE", "No space", "too large", "Input/output")
+
+
+def note_best(run: Run) -> None:
+    """Keeps the policy apart if its evaluation was the best so far."""
+    value = run.rows[-1]["eval/return"]
+    if value > max(checkpoint.best_value(run.dir), run.best[2] if run.best else -math.inf):
+        run.best = (jax.device_get(run.state.policy), run.update, value)
+    _write_best(run)
+
+
+def _write_best(run: Run) -> None:
+    if run.best:
+        checkpoint.keep_best(run.dir, *run.best)
+        run.best = None
+
+
+def try_to(run: Run, write: Callable[[Run], None]) -> None:
+    """Writes what can wait: where that fails, training goes on with a word, and the next chunk tries again."""
+    try:
+        write(run)
+    except Exception as error:
+        if run.saved < 0 and not isinstance(error, OSError):
+            raise  # nothing says that it will ever work
+        if not run.unsaved:
+            print(f"warning: {unsaved(run, error)}; training goes on and tries again after every chunk", flush=True)
+        run.unsaved = True
+
+
+def unsaved(run: Run, error: Exception) -> str:
+    """What could not be written, and what is there all the same."""
+    whole = f"the checkpoint of update {run.saved} is whole" if run.saved >= 0 else "there is no checkpoint yet"
+    return f"update {run.update} could not be written in full ({type(error).__name__}: {error}); {whole}"

@@ -1,0 +1,31 @@
+"""Stopped at any checkpoint and gone on with in a new process, a run ends with the same bits and the same rows."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from runs import finish, timeless
+from tiny import TRAINED
+
+from mxnb.run.checkpoint import kept_updates, steps_folder
+
+STOPS = {name: (20, 40, 60, 80, 100) for name in TRAINED if name != "craftax"} | {"craftax": (2,)}
+"""Agent -> updates to go on from; one of Craftax, whose compiling takes half a minute."""
+
+
+@pytest.mark.parametrize("agent", STOPS)
+def test_resumed_in_a_new_process(agent: str, tmp_path: Path) -> None:
+    stops = STOPS[agent]
+    whole = finish(agent, tmp_path / "whole", save_updates=stops[0], keep=99)
+    assert set(stops) < set(kept_updates(tmp_path / "whole"))
+    folders = [tmp_path / f"from{stop}" for stop in stops]
+    for stop, folder in zip(stops, folders, strict=True):
+        shutil.copytree(tmp_path / "whole", folder)
+        for later in kept_updates(folder):
+            if later > stop:
+                shutil.rmtree(steps_folder(folder) / str(later))
+    assert finish(agent, *folders, save_updates=1000) == whole * len(stops)
+    for folder in folders:
+        assert timeless(folder) == timeless(tmp_path / "whole")

@@ -1,0 +1,257 @@
+"""The copy that outlives the machine: a run whose folder is gone comes back from it, curve and all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from tiny import sha256
+from walking import WalkConfig, rows_of, stop_at, timeless, walk
+
+from mxnb.run import archive
+from mxnb.run.fit import fit
+
+
+@pytest.fixture
+def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that stands for Drive, and a working folder with no repository around it."""
+    monkeypatch.setenv("MXNB_ARCHIVE", str(tmp_path / "drive"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "drive"
+
+
+def kept(drive: Path) -> Path:
+    """The one run's folder in the archive."""
+    (manifest,) = drive.rglob("manifest.json")
+    return manifest.parent
+
+
+def test_a_lost_folder_comes_back_and_goes_on(drive: Path, chunks: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    chunks(1)
+    whole = fit(walk(), "elsewhere")
+    run = Path("papermill_runs/local/nb/run")
+    fit(walk(), run, hooks=[stop_at(5)])
+    shutil.rmtree("papermill_runs")  # the machine is gone
+    capsys.readouterr()
+    again = fit(walk(), run)
+    said = capsys.readouterr().out
+    assert f"brought {run} back from " in said and "as of update 5" in said and "goes on after update 5 of 12" in said
+    assert again.status == "done" and sha256(again.state) == sha256(whole.state)
+    assert timeless(run) == timeless(Path("elsewhere")) and len(rows_of(run)) == 12
+    assert not (run / ".unpacking").exists()
+    shutil.rmtree("papermill_runs")
+    shown = fit(walk(), run)  # a finished run comes back finished
+    assert sha256(shown.state) == sha256(whole.state) and (run / "policy" / "params.npz").exists()
+    assert json.loads((run / "status.json").read_text())["status"] == "done"
+
+
+def test_what_is_there_is_not_overwritten(drive: Path, chunks: Any) -> None:
+    chunks(1)
+    fit(walk(), "run", hooks=[stop_at(3)])
+    del os.environ["MXNB_ARCHIVE"]
+    fit(walk(), "run", hooks=[stop_at(8)])
+    os.environ["MXNB_ARCHIVE"] = str(drive)
+    assert fit(walk(), "run", hooks=[stop_at(9)]).update == 9  # not from 3 again
+
+
+def test_the_policy_every_time_the_rest_at_most_every_half_hour(
+    drive: Path, chunks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunks(1)
+    now = [0.0]
+    monkeypatch.setattr(archive.time, "monotonic", lambda: now[0])
+    seen = []
+
+    def hook(run_dir: Path, rows: Any) -> None:
+        now[0] += 10 * 60.0
+        (folder,) = [p.parent for p in drive.rglob("params.npz")] or [drive]
+        seen.append(sorted(p.name for p in folder.glob("*")) if folder.exists() else [])
+
+    fit(walk(WalkConfig(total=8)), "run", save_updates=1, hooks=[hook])
+    assert seen[1] == seen[2] == ["params.npz"]
+    assert seen[3] == ["manifest.json", "params.npz", "run-3.tar"]
+    assert seen[7] == ["manifest.json", "params.npz", "run-3.tar", "run-6.tar"]
+    assert sorted(p.name for p in kept(drive).iterdir()) == ["manifest.json", "params.npz", "run-6.tar", "run-8.tar"]
+    entries = json.loads((kept(drive) / "manifest.json").read_text())["archives"]
+    assert [entry["update"] for entry in entries] == [8, 6]
+    assert (kept(drive) / "params.npz").read_bytes() == Path("run/policy/params.npz").read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
+def test_a_damaged_archive_is_passed_over(
+    damage: str, drive: Path, chunks: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chunks(1)
+    for at in (4, 7):
+        fit(walk(), "run", hooks=[stop_at(at)])
+    path = kept(drive) / "run-7.tar"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data) if damage == "flipped" else path.unlink()
+    shutil.rmtree("run")
+    result = fit(walk(), "run", hooks=[stop_at(9)])
+    said = capsys.readouterr().out
+    assert "run-7.tar cannot be used (" in said and "the one before is tried" in said and "as of update 4" in said
+    assert result.update == 9
+
+
+def test_a_folder_that_cannot_be_written_stops_nothing(
+    drive: Path, chunks: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chunks(1)
+    drive.write_text("a file where the folder should be")
+    assert fit(walk(), "run", save_updates=1).status == "done"
+    said = capsys.readouterr().out
+    assert said.count("could not be written (") == 1 and "the run goes on" in said
+
+
+def test_resume_false_keeps_the_old_archive_apart(drive: Path, chunks: Any) -> None:
+    chunks(1)
+    fit(walk(), "run", hooks=[stop_at(4)])
+    old = kept(drive)
+    fit(walk(WalkConfig(lr=0.25)), "run", resume=False)
+    assert {p.name for p in old.parent.iterdir()} == {"run", "run.old1"}
+    shutil.rmtree("run")
+    assert fit(walk(WalkConfig(lr=0.25)), "run").update == 12
+
+
+def test_a_run_that_finished_unarchived_is_archived_when_it_is_shown(drive: Path) -> None:
+    del os.environ["MXNB_ARCHIVE"]
+    fit(walk(), "run")
+    assert not drive.exists()
+    os.environ["MXNB_ARCHIVE"] = str(drive)
+    fit(walk(), "run")
+    assert (kept(drive) / "run-12.tar").exists()
+    before = (kept(drive) / "manifest.json").read_bytes()
+    fit(walk(), "run")
+    assert (kept(drive) / "manifest.json").read_bytes() == before
+
+
+def test_where_the_archive_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MXNB_ARCHIVE", raising=False)
+    monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "papermill_runs" / "local" / "02_masked_ppo" / "ab-s0"
+    assert archive.archive_folder(run) is None
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    assert archive.archive_folder(run) is None  # not mounted
+    monkeypatch.setattr(archive, "_DRIVE", tmp_path / "drive")
+    (tmp_path / "drive").mkdir()
+    assert archive.archive_folder(run) == tmp_path / "drive" / "mxnb" / "02_masked_ppo" / "ab-s0"
+    other = tmp_path / "own"
+    assert archive.archive_folder(other) == tmp_path / "drive" / "mxnb" / other.relative_to(other.anchor)
+
+
+def test_killed_while_it_is_brought_back(drive: Path, chunks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every move: the next start brings it back whole."""
+    chunks(1)
+    fit(walk(), "run", hooks=[stop_at(5)])
+    shutil.copytree("run", "there")
+    moves = 0
+    while True:
+        shutil.rmtree("run")
+        moves, done = moves + 1, [0]
+
+        def move(how: Any) -> Any:
+            def moved(path: Path, target: Any) -> Any:
+                done[0] += 1  # noqa: B023
+                if done[0] == moves:  # noqa: B023
+                    raise KeyboardInterrupt
+                return how(path, target)
+
+            return moved
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", move(Path.replace))
+            patch.setattr(Path, "rename", move(Path.rename))
+            try:
+                archive.unpack(Path("run"), lambda folder: None)
+            except KeyboardInterrupt:
+                pass
+            else:
+                break
+        assert not Path("run/checkpoints/steps/5").exists()  # it would count
+    assert moves > 5
+    resumed = fit(walk(), "run")
+    assert sha256(resumed.state) == sha256(fit(walk(), "there").state)
+    assert timeless(Path("run")) == timeless(Path("there"))
+
+
+def test_the_further_one_of_folder_and_archive_is_taken(
+    drive: Path, chunks: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in Colab, where all cells were run before Drive was mounted: what is there comes first, and is not lost."""
+    chunks(1)
+    fit(walk(), "run", hooks=[stop_at(7)])
+    shutil.rmtree("run")
+    del os.environ["MXNB_ARCHIVE"]
+    fit(walk(), "run", hooks=[stop_at(2)])
+    Path("run/mine.txt").write_text("kept")
+    os.environ["MXNB_ARCHIVE"] = str(drive)
+    assert fit(walk(), "run", hooks=[stop_at(8)]).update == 8
+    assert "goes on after update 7 of 12" in capsys.readouterr().out
+    assert [row["update"] for row in rows_of(Path("run"))] == list(range(1, 9)) and Path("run/mine.txt").exists()
+
+
+def test_damaged_checkpoints_are_replaced_from_the_archive(
+    drive: Path, chunks: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chunks(1)
+    fit(walk(), "run", hooks=[stop_at(7)])
+    shutil.rmtree("run/checkpoints/steps/7/state")
+    capsys.readouterr()
+    assert fit(walk(), "run", hooks=[stop_at(8)]).update == 8
+    said = capsys.readouterr().out
+    assert "none of the checkpoints in" in said and "as of update 7" in said and "goes on after update 7" in said
+    assert [p.name for p in Path("run/checkpoints/bad").iterdir()] == ["7"]
+
+
+def test_the_archive_of_another_configuration_is_refused_and_nothing_moves(drive: Path, chunks: Any) -> None:
+    chunks(1)
+    fit(walk(), "run", hooks=[stop_at(4)])
+    shutil.rmtree("run")
+    with pytest.raises(ValueError, match=r"lr: 0\.5 there, 0\.25 asked for"):
+        fit(walk(WalkConfig(lr=0.25)), "run")
+    assert not Path("run/metrics.jsonl").exists() and not Path("run/checkpoints/steps/4").exists()
+    assert (kept(drive) / "run-4.tar").exists()
+
+
+def test_an_archive_that_got_further_is_never_overwritten(drive: Path, chunks: Any) -> None:
+    chunks(1)
+    fit(walk(), "run", hooks=[stop_at(7)])
+    old = kept(drive)
+    archive._pack(Path("run"), old, 3)
+    assert {p.name for p in old.parent.iterdir()} == {"run", "run.old1"}
+    assert (old.parent / "run.old1" / "run-7.tar").exists() and (old / "run-3.tar").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{half", "[]", '{"archives": [{"file": "x"}]}'])
+def test_a_damaged_manifest_stops_nothing(content: str, drive: Path, chunks: Any) -> None:
+    chunks(1)
+    fit(walk(), "run", hooks=[stop_at(3)])
+    (kept(drive) / "manifest.json").write_text(content)
+    assert fit(walk(), "run", hooks=[stop_at(6)]).update == 6
+    assert archive.archives(Path("run"))[0]["update"] == 6
+
+
+def test_side_runs_are_packed_without_their_checkpoints(drive: Path) -> None:
+    fit(walk(), "run")
+    fit(walk(), "run/compare/other")
+    (Path("run") / "link").symlink_to("metrics.jsonl")
+    archive.Archive(Path("run"))(12, last=True)
+    with tarfile.open(kept_of(drive, "run") / "run-12.tar") as tar:
+        names = tar.getnames()
+    assert "compare/other/metrics.jsonl" in names and "checkpoints/steps/12" in names
+    assert not any("compare/other/checkpoints" in name or name.endswith(("lock", "link")) for name in names)
+
+
+def kept_of(drive: Path, name: str) -> Path:
+    return next(path.parent for path in drive.rglob("manifest.json") if path.parent.name == name)
