@@ -258,10 +258,14 @@ def _rows(agent: Any, run: Run, metrics: Any, count: int, per_update: float) -> 
 
 def _finish(agent: Any, run: Run, manager: Any, status: str) -> None:
     """Saves, writes result.json and status.json, and archives, in this order."""
-    try:
-        save(run, manager)
-    except Exception as error:
-        raise OSError(f"{unsaved(run, error)}. Make room, then start the run again: it goes on from there") from error
+    try_to(run, partial(save, manager=manager))
+    if run.unsaved:
+        time.sleep(1.0)  # threads of orbax's that write for the save that failed come to their end
+        try:
+            save(run, manager)
+        except Exception as error:
+            words = f"{unsaved(run, error)}. Make room, then start the run again: it goes on from there"
+            raise OSError(words) from error
     metrics = final_metrics(run.rows)
     result = {
         "status": status,
