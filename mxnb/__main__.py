@@ -7,6 +7,7 @@ import ast
 import difflib
 import inspect
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -41,17 +42,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, unknown = parser.parse_known_args(given)
     command = commands.choices[args.command]
     if unknown:
-        command.error("; ".join(_unknown(word, command) for word in unknown))
+        values = {
+            i for i, word in enumerate(unknown[:-1], 1) if word.startswith("-") and not unknown[i].startswith("-")
+        }
+        command.error("; ".join(_unknown(word, command) for i, word in enumerate(unknown) if i not in values))
     try:
         job = setups[args.command][1](args)
     except (ValueError, FileNotFoundError) as error:  # of the arguments; what goes wrong later is no bad argument
         command.error(str(error))
-    from mxnb.run.lock import InUse
+    return _told(args.command, job)
 
+
+def _told(command: str, job: Callable[[], int]) -> int:
+    """Runs a job; what stops it and is no bug is told in a line."""
     try:
         return job()
-    except InUse as error:
-        print(f"python -m mxnb {args.command}: {error}", file=sys.stderr)
+    except BrokenPipeError:  # as in `runs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (RuntimeError, ValueError, OSError, FloatingPointError) as error:
+        if type(error).__name__ not in ("InUse", "Lost", "Drift", "FloatingPointError", "OSError"):
+            raise
+        print(f"python -m mxnb {command}: {error}", file=sys.stderr)
         return 1
 
 
@@ -171,6 +183,10 @@ def _train(args: argparse.Namespace) -> Callable[[], int]:
     from mxnb.evaluate import periodic
     from mxnb.run.folder import check_numbers, check_run
 
+    numbers = ("save_minutes", "save_updates", "keep", "eval_updates", "log_interval", "eval_episodes")
+    check_numbers(**{name: getattr(args, name) for name in numbers})
+    if args.init_from:
+        args.init_from = str(_run(args.init_from))
     config_class, _ = AGENTS[args.agent]()
     overrides = _overrides(args, get_type_hints(config_class))
     preset, why = presets.choose(args.preset)
@@ -179,8 +195,6 @@ def _train(args: argparse.Namespace) -> Callable[[], int]:
     expect = presets.PRESETS[args.agent][preset]["expect"]
     announce(Parameters(config, preset, args.seed, run_dir, args.resume), why, expect)
     agent, env = mxnb.build(config)
-    check_numbers(**{name: getattr(args, name) for name in ("save_minutes", "save_updates", "keep", "eval_updates")})
-    check_numbers(log_interval=args.log_interval, eval_episodes=args.eval_episodes)
     check_run(agent, run_dir, args.seed, args.resume, args.init_from)
     wandb = _wandb(args)
 
@@ -262,9 +276,7 @@ def _evaluate(args: argparse.Namespace) -> Callable[[], int]:
     use_compilation_cache()
     run = None
     if args.run:
-        run = _latest() if args.run == "latest" else Path(args.run)
-        if not run.is_dir():
-            raise FileNotFoundError(f"there is no folder {run}; `python -m mxnb runs` lists the runs")
+        run = _run(args.run)
         policy = mxnb.load_policy(run, _checkpoint(args.checkpoint))
         env = mxnb.make(args.env_id or policy.spec.id)
     else:
@@ -276,13 +288,15 @@ def _evaluate(args: argparse.Namespace) -> Callable[[], int]:
         episodes = mxnb.evaluate(policy, env, args.episodes, jax.random.key(args.seed), greedy=args.greedy)
         found = {
             "policy": shown(run) if run else args.policy,
+            **({"checkpoint": args.checkpoint} if args.checkpoint else {}),
             "env": env.spec.id,
             "greedy": args.greedy,
             "seed": args.seed,
             **episodes.report(),
         }
         _print_report(found)
-        out = args.out or (run / "evaluation.json" if run else None)
+        name = f"evaluation-{args.checkpoint}.json" if args.checkpoint else "evaluation.json"
+        out = args.out or (run / name if run else None)
         if out:
             write_json(out, found)
             print(f"written to {out}")
@@ -302,7 +316,8 @@ def _checkpoint(text: str | None) -> int | str | None:
 
 def _print_report(found: dict[str, Any]) -> None:
     play = "greedy" if found["greedy"] else "sampled"
-    print(f"{found['policy']} on {found['env']}: {found['episodes']} whole episodes, {play}, 95 % intervals")
+    which = f", checkpoint {found['checkpoint']}," if "checkpoint" in found else ""
+    print(f"{found['policy']}{which} on {found['env']}: {found['episodes']} whole episodes, {play}, 95 % intervals")
     for name in ("return", "length"):
         of = found[name]
         interval = "" if of["low"] is None else f"   {of['low']:.3f} to {of['high']:.3f}"
@@ -352,6 +367,17 @@ def _latest() -> Path:
     if not trained:
         raise FileNotFoundError(f"no run with a policy in {root}; train one first, or name its folder")
     return trained[0]
+
+
+def _run(name: str) -> Path:
+    """The run folder that is called so: latest, a path, or what `runs` lists."""
+    from mxnb.config import run_root
+
+    run = _latest() if name == "latest" else Path(name)
+    run = run if run.is_dir() else run_root() / name
+    if not run.is_dir():
+        raise FileNotFoundError(f"there is no folder {name}; `python -m mxnb runs` lists the runs")
+    return run
 
 
 def _runs(args: argparse.Namespace) -> Callable[[], int]:

@@ -93,7 +93,7 @@ def load_policy(run_dir: str | Path, checkpoint: int | str | None = None, *, age
     import jax
 
     from mxnb.evaluate import Policy
-    from mxnb.run.checkpoint import best_file, load_params, restore_at
+    from mxnb.run.checkpoint import Damaged, best_file, load_params, restore_at
 
     run_dir = Path(run_dir)
     if isinstance(checkpoint, str) and checkpoint != "best":
@@ -111,7 +111,7 @@ def load_policy(run_dir: str | Path, checkpoint: int | str | None = None, *, age
         else:
             params = load_params(path, shapes.policy)
     except ValueError as error:
-        raise error if agent else ValueError(f"{error}; {_OWN}") from None
+        raise error if agent or isinstance(error, Damaged) else ValueError(f"{error}; {_OWN}") from None
     return Policy(trained.spec, params, trained.memory, trained.act)
 
 

@@ -287,13 +287,13 @@ def _trace(act: Any, first: Any, env: Env, greedy: bool, steps: int, params: Any
 def check_fit(policy: Policy, env: Env) -> None:
     """ValueError where the policy was made for other observations or actions than the environment's."""
     ours, theirs = policy.spec, env.spec
-    if (ours.action_low, ours.action_high) != (theirs.action_low, theirs.action_high):
-        raise ValueError(
-            f"the policy was made for {ours.id} with actions from {ours.action_low} to {ours.action_high}, "
-            f"{theirs.id} has them from {theirs.action_low} to {theirs.action_high}"
-        )
     if (ours.obs_shape, ours.num_actions) != (theirs.obs_shape, theirs.num_actions):
         raise ValueError(
             f"the policy was made for {ours.id} (observation {ours.obs_shape}, {ours.num_actions} actions), "
             f"{theirs.id} has observation {theirs.obs_shape} and {theirs.num_actions} actions"
+        )
+    if (ours.action_low, ours.action_high) != (theirs.action_low, theirs.action_high):
+        raise ValueError(
+            f"the policy was made for {ours.id} with actions from {ours.action_low} to {ours.action_high}, "
+            f"{theirs.id} has them from {theirs.action_low} to {theirs.action_high}"
         )

@@ -89,7 +89,7 @@ def test_policies_that_were_not_trained(policy: str, tmp_path: Path, capsys: pyt
     ("line", "words"),
     [
         ("train cartpole-v1", "unexpected argument cartpole-v1; every value follows its option"),
-        ("train --num-env 8", "unknown option --num-env (did you mean --num-envs"),
+        ("train --num-env 8", "error: unknown option --num-env (did you mean --num-envs or --n-envs?)\n"),
         ("train --agent pppo --env-id cartpole-v1", "unknown agent 'pppo'; did you mean ppo?"),
         (
             f"train {TINY} -p num_epochs 3",
@@ -99,7 +99,7 @@ def test_policies_that_were_not_trained(policy: str, tmp_path: Path, capsys: pyt
         (f"train {TINY} --num-minibatches two", "num_minibatches: expected a whole number, got 'two'"),
         (f"train {TINY} --lr 1 -p learning_rate 2", "lr: given more than once; give it once, as an option or with -p"),
         (f"train {TINY} --use-mask maybe", "use_mask: expected True or False, got 'maybe'"),
-        (f"train {TINY} --init-from nowhere", "init_from='nowhere' has no policy to begin with"),
+        (f"train {TINY} --init-from nowhere", "there is no folder nowhere; `python -m mxnb runs` lists the runs"),
         ("train --preset smoke --env-id cartpol", "did you mean cartpole-v1"),
         (f"train {TINY} --project games", "--rewind and --no-artifact need --wandb"),
         ("train --preset small", "'small' is not one of smoke, cpu"),

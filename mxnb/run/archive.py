@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -58,7 +59,7 @@ def _entries(folder: Path) -> list[dict[str, Any]]:
 
 
 class Archive:
-    """Copies a run away: the policy at every save, everything at most every 30 minutes and at the end.
+    """Copies a run away: the policy at every save; everything at the first, then at most every 30 minutes, at the end.
 
     $MXNB_ARCHIVE_MINUTES changes the 30. A copy that fails is told once and never stops the run.
     """
@@ -66,7 +67,7 @@ class Archive:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir, self.folder = run_dir, archive_folder(run_dir)
         self.every = 60 * float(os.environ.get("MXNB_ARCHIVE_MINUTES", 30))
-        self.at, self.failed = time.monotonic(), False
+        self.at, self.failed = -math.inf, False
 
     def __call__(self, update: int, *, last: bool = False) -> None:
         """After a save: brings the archive up to date with checkpoint `update`."""

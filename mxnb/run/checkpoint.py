@@ -34,6 +34,10 @@ class Drift(ValueError):
     """A whole checkpoint whose shapes or dtypes are not those asked for."""
 
 
+class Damaged(ValueError):
+    """A file that is not what was written."""
+
+
 class Lost(ValueError):
     """There are checkpoints, and none of them can be trusted."""
 
@@ -129,7 +133,15 @@ def restore_at(run_dir: Path, update: int, shapes: Any) -> Any:
     kept = kept_updates(run_dir)
     if update not in kept:
         raise FileNotFoundError(f"{run_dir} has no checkpoint of update {update}; it has {kept or 'none'}")
-    return _read(steps_folder(run_dir) / str(update), update, shapes)[0]
+    try:
+        return _read(steps_folder(run_dir) / str(update), update, shapes)[0]
+    except Drift:
+        raise
+    except Exception as error:
+        if _says_nothing(error):
+            raise
+        words = next(iter(str(error).splitlines()), type(error).__name__)[:120]
+        raise Damaged(f"the checkpoint of update {update} is damaged ({words}); {run_dir} has {kept}") from None
 
 
 def digests(tree: Any) -> dict[str, list[Any]]:
@@ -242,7 +254,7 @@ def load_params(path: Path, shapes: Any) -> Any:
             stored.files  # noqa: B018  (a single array has none)
         except (zipfile.BadZipFile, ValueError, EOFError, AttributeError) as error:
             words = f"{path} is damaged ({error}); a checkpoint has the policy too: load_policy(run, N)"
-            raise ValueError(words) from None
+            raise Damaged(words) from None
         names = [jax.tree_util.keystr(key) for key, _ in keyed]
         if sorted(names) != sorted(stored.files):
             raise ValueError(

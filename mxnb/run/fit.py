@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from mxnb.config import write_json
 from mxnb.run import checkpoint
 from mxnb.run.archive import in_colab, set_archive_aside
-from mxnb.run.folder import check_numbers, check_run, prepare, read_status, set_aside, shown, write_status
+from mxnb.run.folder import check_numbers, check_run, prepare, read_status, read_update, set_aside, shown, write_status
 from mxnb.run.lock import locked
 from mxnb.run.metrics import final_metrics, judge, to_rows
 from mxnb.run.mirror import check_options, mirror
@@ -135,7 +135,7 @@ def _say_why(run_dir: Path, run: Run | None, error: BaseException) -> None:
     oom = "RESOURCE_EXHAUSTED" in str(error) and not isinstance(error, OSError)  # a full disk is called so too
     words = f"{type(error).__name__}: {error}"[:2000]
     with suppress(OSError):
-        write_status(run_dir, "oom" if oom else "failed", run.update if run else 0, error=words)
+        write_status(run_dir, "oom" if oom else "failed", run.update if run else read_update(run_dir), error=words)
     if oom:
         print("Out of memory. Use a smaller preset (colab_t4_small), or halve num_envs in overrides.")
 
@@ -280,12 +280,15 @@ def _finish(agent: Any, run: Run, manager: Any, status: str) -> None:
     write_status(run.dir, status, run.update)
     run.archive(run.update, last=True)
     minutes = run.wall_seconds() / 60
-    words = "finished" if status == "done" else "interrupted and saved; run it again to go on"
+    after = f"after {run.update:,} updates in {minutes:.1f} minutes"
     warn(run, result["health"])
     judged = sum(any(row.get(rule.metric) is not None for row in run.rows) for rule in agent.health)
     if judged and not result["health"]:
         print(f"healthy: none of the {judged} rules is broken", flush=True)
-    print(f"{words} after {run.update:,} updates in {minutes:.1f} minutes; the run is in {shown(run.dir)}", flush=True)
+    if status == "done":
+        print(f"finished {after}; the run is in {shown(run.dir)}", flush=True)
+    else:
+        print(f"interrupted {after} and saved in {shown(run.dir)}; run it again to go on", flush=True)
 
 
 @contextmanager

@@ -155,6 +155,14 @@ def read_status(run_dir: Path) -> str:
         return ""
 
 
+def read_update(run_dir: Path) -> int:
+    """The update in status.json; 0 where there is none that can be read."""
+    try:
+        return int(json.loads((run_dir / "status.json").read_text())["update"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
 def write_status(run_dir: Path, status: str, update: int, **more: Any) -> None:
     """Writes status.json: how far the run is, and when that was."""
     write_json(run_dir / "status.json", {"status": status, "update": update, "time": time.time(), **more})

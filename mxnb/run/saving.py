@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from mxnb.config import policy_file
 from mxnb.run import checkpoint
@@ -54,11 +53,12 @@ def start(agent: Any, run_dir: Path, seed: int, manager: Any, about: dict[str, A
     if found is None:
         (run_dir / "metrics.jsonl").write_text("")
         started = time.perf_counter()
-        state = jax.block_until_ready(jax.jit(agent.init)(key))
+        # Placed as a restored state is, or resuming would compile another program.
+        state = jax.block_until_ready(jax.device_put(jax.jit(agent.init)(key), jax.devices()[0]))
         print(f"{agent.name} on {agent.spec.id}: made the first worlds in {time.perf_counter() - started:.1f} s")
         if about.get("init_from"):  # whose policy was copied here when the run was prepared
             policy = checkpoint.load_params(policy_file(run_dir), state.policy)
-            state = dataclasses.replace(state, policy=jax.tree.map(jnp.asarray, policy))
+            state = dataclasses.replace(state, policy=jax.device_put(policy, jax.devices()[0]))
             print(f"began with the policy of {about['init_from']}")
         now = time.perf_counter()
         return Run(run_dir, state, 0, [], 0.0, now, about, Archive(run_dir), saved_at=now)
@@ -133,7 +133,9 @@ _DISK = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAVAILABLE", "No space", "
 def note_best(run: Run) -> None:
     """Keeps the policy apart if its evaluation was the best so far."""
     value = run.rows[-1]["eval/return"]
-    if value > max(checkpoint.best_value(run.dir), run.best[2] if run.best else -math.inf):
+    best = value > max(checkpoint.best_value(run.dir), run.best[2] if run.best else -math.inf)
+    print(f"evaluated after update {run.update:,}: return {value:.2f}{', the best so far' if best else ''}", flush=True)
+    if best:
         run.best = (jax.device_get(run.state.policy), run.update, value)
     _write_best(run)
 

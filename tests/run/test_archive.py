@@ -76,12 +76,12 @@ def test_the_policy_every_time_the_rest_at_most_every_half_hour(
         seen.append(sorted(p.name for p in folder.glob("*")) if folder.exists() else [])
 
     fit(walk(WalkConfig(total=8)), "run", save_updates=1, hooks=[hook])
-    assert seen[1] == seen[2] == ["params.npz"]
-    assert seen[3] == ["manifest.json", "params.npz", "run-3.tar"]
-    assert seen[7] == ["manifest.json", "params.npz", "run-3.tar", "run-6.tar"]
-    assert sorted(p.name for p in kept(drive).iterdir()) == ["manifest.json", "params.npz", "run-6.tar", "run-8.tar"]
+    assert seen[1] == seen[2] == seen[3] == ["manifest.json", "params.npz", "run-1.tar"]
+    assert seen[4] == ["manifest.json", "params.npz", "run-1.tar", "run-4.tar"]
+    assert seen[7] == ["manifest.json", "params.npz", "run-4.tar", "run-7.tar"]
+    assert sorted(p.name for p in kept(drive).iterdir()) == ["manifest.json", "params.npz", "run-7.tar", "run-8.tar"]
     entries = json.loads((kept(drive) / "manifest.json").read_text())["archives"]
-    assert [entry["update"] for entry in entries] == [8, 6]
+    assert [entry["update"] for entry in entries] == [8, 7]
     assert (kept(drive) / "params.npz").read_bytes() == Path("run/policy/params.npz").read_bytes()
 
 

@@ -149,7 +149,7 @@ def test_interrupted_runs_save_and_export(tmp_path: Path, chunks: Any, capsys: p
         np.testing.assert_array_equal(stored["['w']"], result.state.policy["w"])
     said = capsys.readouterr().out
     assert "Ctrl-C again stops at once" in said
-    assert "interrupted and saved; run it again to go on after 4 updates" in said
+    assert re.search(r"interrupted after 4 updates in .* minutes and saved in .*; run it again to go on", said)
 
 
 def test_sigterm_is_as_good_as_ctrl_c(tmp_path: Path, chunks: Any) -> None:
@@ -280,6 +280,22 @@ def test_a_harmless_change_goes_on_with_a_word(tmp_path: Path, capsys: pytest.Ca
 def test_ppo_may_go_on_longer_only_where_nothing_is_annealed() -> None:
     assert PPO.harmless == () and replace(PPO, anneal_lr=False).harmless == ("total_timesteps",)
     assert replace(PPO, anneal_lr=False, anneal_ent_coef=True).harmless == ()
+
+
+def test_resuming_needs_no_other_program(tmp_path: Path, chunks: Any) -> None:
+    """Fresh and restored arrays are placed alike, or the second sitting would compile anew."""
+    chunks(1)
+    texts = []
+    agent = ppo(PPO, masked())
+
+    def hook(run_dir: Path, rows: Any) -> None:
+        pass
+
+    for hooks in ([stop_at(3)], [hook]):
+        state = fit(agent, tmp_path, seed=5, hooks=hooks).state
+        assert all(leaf.committed for leaf in jax.tree.leaves(state))
+        texts.append(jax.jit(agent.step).lower(state).as_text())
+    assert texts[0] == texts[1]
 
 
 def test_init_is_not_run_on_resume(tmp_path: Path, chunks: Any) -> None:
