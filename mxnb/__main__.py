@@ -61,7 +61,7 @@ def _told(command: str, job: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (RuntimeError, ValueError, OSError, FloatingPointError) as error:
-        if type(error).__name__ not in ("InUse", "Lost", "Drift", "FloatingPointError", "OSError"):
+        if type(error).__name__ not in ("InUse", "Lost", "Drift", "Refused", "FloatingPointError", "OSError"):
             raise
         print(f"python -m mxnb {command}: {error}", file=sys.stderr)
         return 1
@@ -387,6 +387,8 @@ def _runs(args: argparse.Namespace) -> Callable[[], int]:
 
 
 def _list_runs(root: Path) -> int:
+    from mxnb.run.lock import held
+
     rows = [("status", "agent", "environment", "seed", "update", "return", "age", "folder")]
     for run, status in _found(root):
         config = json.loads((run / "config.json").read_text())
@@ -398,7 +400,9 @@ def _list_runs(root: Path) -> int:
         age = f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.0f} h" if hours < 72 else f"{hours / 24:.0f} d"
         folder = str(run.relative_to(root)) if run != root else str(run)
         seed, update = str(config["seed"]), f"{status['update']:,}"
-        rows.append((status["status"], config["agent"], config["env"], seed, update, shown, age, folder))
+        state = status["status"]
+        state = "killed" if state == "running" and not held(run) else state
+        rows.append((state, config["agent"], config["env"], seed, update, shown, age, folder))
     if len(rows) == 1:
         print(f"no runs in {root}")
         return 0

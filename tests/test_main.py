@@ -160,12 +160,15 @@ def test_policies_that_do_not_fit_are_told(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     "line",
     [
-        "--run-dir r --save-minutes 3 --save-updates 5 --keep 7 --eval-updates 2 --log-interval 9 --preset smoke",
+        "--run-dir r --save-minutes 3 --save-updates 5 --keep 7 --eval-updates 2 --log-interval 9 --preset smoke "
+        "--no-wandb",
         "--checkpoint-dir r --save-interval-minutes 3 --save-interval 5 --keep 7 --eval-updates 2 --log-interval 9 "
         "--auto-tune --no-wandb",
+        "--run-dir r --save-minutes 3 --save-updates 5 --keep 7 --eval-updates 2 --log-interval 9 --wandb "
+        "--project games --entity us --run-name walk --run-suffix=-b --rewind --no-artifact",
     ],
 )
-def test_the_options_of_fit_reach_it_under_both_names(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_options_of_fit_reach_it_under_all_names(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
     fit = lambda agent, run_dir, **given: told.append((run_dir, given)) or SimpleNamespace(status="interrupted")
     monkeypatch.setattr("mxnb.fit", fit)
@@ -182,7 +185,8 @@ def test_the_options_of_fit_reach_it_under_both_names(line: str, monkeypatch: py
         "eval_updates": 2,
         "init_from": None,
         "log_updates": 9,
-        "wandb": False,
+        "wandb": "games" in line
+        and {"project": "games", "entity": "us", "name": "walk", "suffix": "-b", "rewind": True, "artifacts": False},
     }
 
 

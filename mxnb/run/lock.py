@@ -52,6 +52,22 @@ def locked(run_dir: Path) -> Iterator[None]:
         os.close(file)
 
 
+def held(run_dir: Path) -> bool:
+    """Whether a process trains in `run_dir`; True also where the file system cannot tell."""
+    if fcntl is None:
+        return True
+    try:
+        file = os.open(run_dir / "lock", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _flock(file)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+
+
 def _take(run_dir: Path) -> int:
     """A descriptor of the locked file, or InUse."""
     path = run_dir / "lock"

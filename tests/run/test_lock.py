@@ -124,13 +124,38 @@ def test_a_folder_renamed_while_one_waits_is_not_taken_for_the_new_one(
         assert owner(run)["pid"] == os.getpid() and (tmp_path / "run.old1" / "lock").read_text() == ""
 
 
+def test_runs_tells_a_killed_run_from_one_that_goes_on(
+    holder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    (run / "config.json").write_text('{"agent": "ppo", "env": "e", "seed": 0}')
+    (run / "status.json").write_text('{"status": "running", "update": 3, "time": 0}')
+    assert main(["runs", str(tmp_path)]) == 0 and " running " in capsys.readouterr().out
+    holder.kill()
+    holder.wait()
+    assert main(["runs", str(tmp_path)]) == 0 and " killed " in capsys.readouterr().out
+
+
 def test_the_heart_beats_and_a_full_disk_does_not_stop_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "_BEAT", 0.05)
+    whole, full = os.pwrite, [True]
+
+    def pwrite(file: int, data: bytes, at: int) -> int:
+        if full[0]:
+            full[0] = False
+            raise OSError(28, "No space left on device")
+        return whole(file, data, at)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
     with locked(tmp_path):
-        first = owner(tmp_path)["beat"]
+        assert (tmp_path / "lock").read_text() == ""  # the disk was full; the lock holds all the same
+        with pytest.raises(InUse, match="in use by another process"), locked(tmp_path):
+            pytest.fail("both have it")
+        beats: set[float] = set()
         deadline = time.monotonic() + 20
-        while (json.loads((tmp_path / "lock").read_text() or "{}").get("beat", first)) == first:
+        while len(beats) < 3:
             assert time.monotonic() < deadline
+            beats.add(json.loads((tmp_path / "lock").read_text() or '{"beat": 0}')["beat"])
             time.sleep(0.02)
 
 
