@@ -19,8 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mxnb.config import policy_file, run_root, write_json
-from mxnb.run.folder import free_name, shown
+from mxnb.config import run_root, write_json
+from mxnb.run.folder import Refused, free_name, shown
 
 _DRIVE = Path("/content/drive/MyDrive")  # where google.colab mounts it
 _KEEP = 2
@@ -30,6 +30,18 @@ _LEFT_OUT = ("lock", "wandb", "checkpoints", ".*")
 def in_colab() -> bool:
     """Whether this machine is one of Colab's."""
     return "google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ
+
+
+def minutes_from(name: str, default: float) -> float:
+    """Minutes in the environment variable `name`; ValueError names it where it is no number of 0 or more."""
+    text = os.environ.get(name, "")
+    try:
+        minutes = float(text) if text else default
+    except ValueError:
+        minutes = -1.0
+    if not minutes >= 0:
+        raise Refused(f"the environment variable {name} is {text!r}; it takes minutes, such as 5 or 0.5")
+    return minutes
 
 
 def archive_folder(run_dir: Path) -> Path | None:
@@ -53,9 +65,13 @@ def archives(run_dir: Path) -> list[dict[str, Any]]:
 def _entries(folder: Path) -> list[dict[str, Any]]:
     try:
         found = json.loads((folder / "manifest.json").read_text())["archives"]
-        return [entry for entry in found if {"file", "update", "sha256"} <= set(entry)]
+        if entries := [entry for entry in found if {"file", "update", "sha256"} <= set(entry)]:
+            return entries
     except (OSError, ValueError, KeyError, TypeError):
-        return []
+        pass
+    # Without a manifest that can be read, what is there counts by its name; checkpoints verify themselves.
+    named = [(int(path.stem[4:]), path.name) for path in folder.glob("run-*.tar") if path.stem[4:].isdigit()]
+    return [{"file": name, "update": update, "sha256": None} for update, name in sorted(named, reverse=True)]
 
 
 class Archive:
@@ -66,7 +82,7 @@ class Archive:
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir, self.folder = run_dir, archive_folder(run_dir)
-        self.every = 60 * float(os.environ.get("MXNB_ARCHIVE_MINUTES", 30))
+        self.every = 60 * minutes_from("MXNB_ARCHIVE_MINUTES", 30.0)
         self.at, self.failed = -math.inf, False
 
     def __call__(self, update: int, *, last: bool = False) -> None:
@@ -75,7 +91,7 @@ class Archive:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _copy(policy_file(self.run_dir), self.folder / "params.npz")
+            _copy_policy(self.run_dir, self.folder)
             if last or time.monotonic() - self.at >= self.every:
                 _pack(self.run_dir, self.folder, update)
                 self.at = time.monotonic()
@@ -101,7 +117,7 @@ def unpack(run_dir: Path, check: Callable[[Path], Any]) -> bool:
     for entry in archives(run_dir):
         path, fresh = folder / entry["file"], run_dir / ".unpacking"  # type: ignore[operator]
         try:
-            if _sha256(path) != entry["sha256"]:
+            if entry["sha256"] not in (None, _sha256(path)):
                 raise OSError("it is not what was written")
             shutil.rmtree(fresh, ignore_errors=True)
             with tarfile.open(path) as tar:
@@ -113,6 +129,8 @@ def unpack(run_dir: Path, check: Callable[[Path], Any]) -> bool:
         try:
             check(fresh)
             _merge(fresh, run_dir)
+        except Refused as error:
+            raise Refused(str(error).replace(str(fresh), f"the archive {path}")) from None
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         print(f"brought {shown(run_dir)} back from {path}, as of update {entry['update']:,}", flush=True)
@@ -121,13 +139,15 @@ def unpack(run_dir: Path, check: Callable[[Path], Any]) -> bool:
 
 
 def _merge(source: Path, target: Path) -> None:
-    """Moves what is in `source` over `target`; checkpoints, each in one move, at last."""
+    """Moves what is in `source` over `target`, but for a config.json there; checkpoints, each in one move, at last."""
     steps = Path("checkpoints") / "steps"
     for path in sorted(source.rglob("*")):
         part = path.relative_to(source)
-        if path.is_file() and not part.is_relative_to(steps):
+        if path.is_file() and not part.is_relative_to(steps) and part != Path("config.json"):
             (target / part).parent.mkdir(parents=True, exist_ok=True)
             path.replace(target / part)
+    if not (target / "config.json").exists():
+        (source / "config.json").replace(target / "config.json")
     for path in (source / steps).iterdir():
         (target / steps).mkdir(parents=True, exist_ok=True)
         if not (target / steps / path.name).exists():
@@ -135,13 +155,10 @@ def _merge(source: Path, target: Path) -> None:
 
 
 def set_archive_aside(run_dir: Path) -> None:
-    """Keeps the archive of an earlier run from being taken for this one's."""
+    """Keeps the archive of an earlier run from being taken for this one's; OSError where it cannot be renamed."""
     folder = archive_folder(run_dir)
-    try:
-        if folder is not None and folder.exists():
-            print(f"the earlier archive is kept in {folder.rename(free_name(folder))}")
-    except OSError as error:
-        print(f"warning: the earlier archive {folder} could not be set aside ({error})", flush=True)
+    if folder is not None and folder.exists():
+        print(f"the earlier archive is kept in {folder.rename(free_name(folder))}")
 
 
 def _pack(run_dir: Path, folder: Path, update: int) -> None:
@@ -149,7 +166,7 @@ def _pack(run_dir: Path, folder: Path, update: int) -> None:
     if any(entry["update"] > update for entry in _entries(folder)):  # of a run that had got further than this one
         set_archive_aside(run_dir)
         folder.mkdir(parents=True)
-        _copy(policy_file(run_dir), folder / "params.npz")
+        _copy_policy(run_dir, folder)
     for torn in folder.glob(".*.part"):
         torn.unlink()
     path = folder / f"run-{update}.tar"
@@ -166,11 +183,10 @@ def _pack(run_dir: Path, folder: Path, update: int) -> None:
     finally:
         fresh.unlink(missing_ok=True)
     entry = {"file": path.name, "update": update, "sha256": digest, "bytes": path.stat().st_size, "time": time.time()}
-    kept = [entry, *(e for e in _entries(folder) if e["file"] != path.name)][:_KEEP]
-    write_json(folder / "manifest.json", {"archives": kept})
-    for other in folder.glob("run-*.tar"):
-        if other.name not in {e["file"] for e in kept}:
-            other.unlink()
+    known = [e for e in _entries(folder) if e["file"] != path.name]
+    write_json(folder / "manifest.json", {"archives": [entry, *known][:_KEEP]})
+    for old in known[_KEEP - 1 :]:
+        (folder / old["file"]).unlink(missing_ok=True)
 
 
 def _worth_keeping(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
@@ -179,10 +195,14 @@ def _worth_keeping(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return None if any(name.match(pattern) for pattern in _LEFT_OUT) or info.issym() or info.islnk() else info
 
 
-def _copy(source: Path, target: Path) -> None:
-    fresh = target.with_name(f".{target.name}.part")
-    shutil.copyfile(source, fresh)
-    fresh.replace(target)
+def _copy_policy(run_dir: Path, folder: Path) -> None:
+    """What `load_policy(folder)` needs."""
+    for part in ("config.json", "policy/params.npz"):
+        target = folder / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = target.with_name(f".{target.name}.part")
+        shutil.copyfile(run_dir / part, fresh)
+        fresh.replace(target)
 
 
 def _sha256(path: Path) -> str:

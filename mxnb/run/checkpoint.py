@@ -39,7 +39,11 @@ class Damaged(ValueError):
 
 
 class Lost(ValueError):
-    """There are checkpoints, and none of them can be trusted."""
+    """There are checkpoints, and none of them can be trusted; damaged: {update: what is wrong with it}."""
+
+    def __init__(self, words: str, damaged: dict[int, str] | None = None) -> None:
+        super().__init__(words)
+        self.damaged = damaged or {}
 
 
 def steps_folder(run_dir: Path) -> Path:
@@ -57,8 +61,7 @@ def kept_updates(run_dir: Path) -> list[int]:
 def open_checkpoints(run_dir: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
     """The run folder's checkpoints, the newest `keep` of them; what a killed process left half-written is removed."""
     steps = steps_folder(run_dir)
-    for torn in steps.glob("*.orbax-checkpoint-tmp*") if steps.is_dir() else ():
-        shutil.rmtree(torn, ignore_errors=True)  # orbax's own cleaning fails every later save when it fails once
+    _sweep(steps)
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
     manager = ocp.CheckpointManager(steps, options=options)
     try:
@@ -71,11 +74,18 @@ def save(manager: ocp.CheckpointManager, update: int, state: Any, meta: dict[str
     """Saves `state` and `meta` as checkpoint `update`; a second save of the same update does nothing."""
     if manager.latest_step() == update:
         return
+    _sweep(Path(manager.directory))  # a save that failed leaves what it wrote, which is room that this one needs
     record = {"schema": SCHEMA, "update": update, "leaves": digests(state), **meta}
     record["sha256"] = _record_digest(record)
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record))
     if not manager.save(update, args=args, force=True):
         raise OSError(f"orbax did not write the checkpoint of update {update}")
+
+
+def _sweep(steps: Path) -> None:
+    """Removes half-written checkpoints; orbax's own cleaning fails every later save when it fails once."""
+    for torn in steps.glob("*.orbax-checkpoint-tmp*") if steps.is_dir() else ():
+        shutil.rmtree(torn, ignore_errors=True)
 
 
 def restore(manager: ocp.CheckpointManager, shapes: Any) -> tuple[Any, dict[str, Any]] | None:
@@ -96,8 +106,11 @@ def restore(manager: ocp.CheckpointManager, shapes: Any) -> tuple[Any, dict[str,
             raise
         except Exception as error:
             if _says_nothing(error):
+                error.add_note(
+                    f"while the checkpoint of update {update} was read; move {manager.directory}/{update} away"
+                )
                 raise
-            damaged[update] = next(iter(str(error).splitlines()), type(error).__name__)[:120]
+            damaged[update] = _first_line(error)
             continue
         set_aside(manager, damaged)
         return state, meta
@@ -105,7 +118,8 @@ def restore(manager: ocp.CheckpointManager, shapes: Any) -> tuple[Any, dict[str,
         lines = "".join(f"\n  update {update}: {words}" for update, words in damaged.items())
         raise Lost(
             f"none of the checkpoints in {manager.directory} can be trusted; nothing was moved:{lines}\n"
-            "Bring one back from a copy, or begin anew with resume=False (--no-resume), which keeps this folder aside."
+            "Bring one back from a copy, or begin anew with resume=False (--no-resume), which keeps this folder aside.",
+            damaged,
         )
     return None
 
@@ -140,8 +154,12 @@ def restore_at(run_dir: Path, update: int, shapes: Any) -> Any:
     except Exception as error:
         if _says_nothing(error):
             raise
-        words = next(iter(str(error).splitlines()), type(error).__name__)[:120]
-        raise Damaged(f"the checkpoint of update {update} is damaged ({words}); {run_dir} has {kept}") from None
+        words = f"the checkpoint of update {update} is damaged ({_first_line(error)}); {run_dir} has {kept}"
+        raise Damaged(words) from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:120]
 
 
 def digests(tree: Any) -> dict[str, list[Any]]:
@@ -248,19 +266,16 @@ def save_params(path: Path, params: Any) -> None:
 def load_params(path: Path, shapes: Any) -> Any:
     """Parameters from `save_params`, in the structure of `shapes`; ValueError where they do not fit."""
     keyed, tree = jax.tree_util.tree_flatten_with_path(shapes)
-    with open(path, "rb") as file:
-        try:
-            stored = np.load(file)
-            stored.files  # noqa: B018  (a single array has none)
-        except (zipfile.BadZipFile, ValueError, EOFError, AttributeError) as error:
-            words = f"{path} is damaged ({error}); a checkpoint has the policy too: load_policy(run, N)"
-            raise Damaged(words) from None
-        names = [jax.tree_util.keystr(key) for key, _ in keyed]
-        if sorted(names) != sorted(stored.files):
-            raise ValueError(
-                f"{path} holds other parameters than this network: {sorted(set(names) ^ set(stored.files))}"
-            )
-        arrays = [stored[name] for name in names]
+    names = [jax.tree_util.keystr(key) for key, _ in keyed]
+    try:
+        with open(path, "rb") as file:
+            stored = dict(np.load(file))  # every entry is read, and so checked by zip's own sums
+    except (zipfile.BadZipFile, ValueError, EOFError, TypeError) as error:
+        words = f"{path} is damaged ({error}); a checkpoint has the policy too: load_policy(run, N)"
+        raise Damaged(words) from None
+    if sorted(names) != sorted(stored):
+        raise ValueError(f"{path} holds other parameters than this network: {sorted(set(names) ^ set(stored))}")
+    arrays = [stored[name] for name in names]
     for name, array, (_, leaf) in zip(names, arrays, keyed, strict=True):
         if array.shape != leaf.shape:
             raise ValueError(f"{path}: {name} has shape {array.shape}, the network's is {leaf.shape}")

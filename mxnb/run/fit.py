@@ -6,7 +6,6 @@ Knows an Agent only through its record, so every algorithm trains, saves, resume
 from __future__ import annotations
 
 import math
-import os
 import signal
 import threading
 import time
@@ -22,13 +21,13 @@ import jax.numpy as jnp
 
 from mxnb.config import write_json
 from mxnb.run import checkpoint
-from mxnb.run.archive import in_colab, set_archive_aside
+from mxnb.run.archive import in_colab, minutes_from, set_archive_aside
 from mxnb.run.folder import check_numbers, check_run, prepare, read_status, read_update, set_aside, shown, write_status
 from mxnb.run.lock import locked
 from mxnb.run.metrics import final_metrics, judge, to_rows
-from mxnb.run.mirror import check_options, mirror
+from mxnb.run.mirror import check_options, mirror, unsent
 from mxnb.run.progress import Progress, warn
-from mxnb.run.saving import Run, note_best, save, start, try_to, unsaved, write_new_rows
+from mxnb.run.saving import Run, fetch, note_best, save, start, try_to, unsaved, write_new_rows
 
 _MAX_CHUNK = 256  # rows of the on-device metric buffer, and so the most updates in one call
 
@@ -102,22 +101,24 @@ def fit(
         eval_updates=eval_updates,
         log_updates=log_updates,
     )
+    minutes = save_minutes if save_minutes is not None else 5.0 if in_colab() else 10.0
+    minutes = minutes_from("MXNB_SAVE_MINUTES", minutes)
+    minutes_from("MXNB_ARCHIVE_MINUTES", 30.0)
     check_run(agent, run_dir, seed, resume, init_from)
     if not resume:
         with locked(run_dir):  # not while another process trains there
             set_aside(run_dir)
             set_archive_aside(run_dir)
-    minutes = save_minutes if save_minutes is not None else 5.0 if in_colab() else 10.0
-    minutes = float(os.environ.get("MXNB_SAVE_MINUTES", minutes))
     saving, evals = (minutes, save_updates), (evaluate, eval_updates)
     with locked(run_dir), _signals() as stop:
+        fetch(agent, run_dir, seed, init_from)
         about = prepare(agent, run_dir, seed, init_from)
         run = None
         try:
             with checkpoint.open_checkpoints(run_dir, keep) as manager:
                 run = start(agent, run_dir, seed, manager, about)
                 if run.update >= agent.num_updates:
-                    return _show_finished(agent, run, manager)
+                    return _show_finished(agent, run, manager, wandb)
                 write_status(run_dir, "running", run.update)
                 with mirror(wandb, run_dir, run.update) as mirrored:
                     all_hooks = (mirrored, *hooks)
@@ -140,10 +141,12 @@ def _say_why(run_dir: Path, run: Run | None, error: BaseException) -> None:
         print("Out of memory. Use a smaller preset (colab_t4_small), or halve num_envs in overrides.")
 
 
-def _show_finished(agent: Any, run: Run, manager: Any) -> Result:
+def _show_finished(agent: Any, run: Run, manager: Any, wandb: bool | Mapping[str, Any]) -> Result:
     if read_status(run.dir) != "done":
         _finish(agent, run, manager, "done")  # it was stopped between its last save and its export
     run.archive.catch_up(run.update)
+    with mirror(wandb if unsent(run.dir, run.update) else False, run.dir, run.update):
+        pass  # what could not be sent then is sent now
     print(f"This run is finished ({run.update:,} updates); nothing is trained. Its folder: {shown(run.dir)}")
     print("To train it anew, say after a change to your environment or network: resume=False (--no-resume).")
     return Result("done", run.state, run.update, run.dir)

@@ -18,31 +18,58 @@ import jax
 from mxnb.config import as_json, policy_file, write_json
 
 
+class Refused(ValueError):
+    """A run that cannot go on, or begin, in its folder as it was asked for."""
+
+
 def check_run(agent: Any, run_dir: Path, seed: int, resume: bool, init_from: str | Path | None) -> list[str]:
     """Whether `run_dir` may go on as `agent`; the harmless differences, in words.
 
-    ValueError if it holds a run of another configuration, or if init_from comes too late or its policy does not fit;
-    FileNotFoundError if it has none. A Config may name the fields that a resumed run may change without becoming
-    another run, as `harmless`.
+    Refused if it holds a run of another configuration or its config.json cannot be read, or if init_from comes too
+    late; ValueError if the policy there does not fit; FileNotFoundError if there is none.
     """
     path = run_dir / "config.json"
     goes_on = path.exists() and resume
-    known = json.loads(path.read_text()) if goes_on else {}
+    known = _load(path) if goes_on else {}
     same = init_from and Path(known.get("init_from", "")).name == Path(init_from).resolve().name
     if init_from and not same and not (resume and _archived(run_dir)):
         _check_start(agent, run_dir, resume, Path(init_from))
     if not goes_on:
         return []
-    flat = [{"agent": c["agent"], "seed": c["seed"], **c["config"]} for c in (known, _described(agent, seed))]
-    differ = [k for k in sorted({*flat[0], *flat[1]}) if flat[0].get(k) != flat[1].get(k)]
-    words = {k: f"{k}: {flat[0].get(k)!r} there, {flat[1].get(k)!r} asked for" for k in differ}
+    who = {"agent": agent.name, "seed": seed}
+    return check_config(agent, {name: known[name] for name in who} | known["config"], str(run_dir), who)
+
+
+def check_config(agent: Any, theirs: dict[str, Any], where: str, who: dict[str, Any] | None = None) -> list[str]:
+    """The harmless differences between a stored configuration and `agent`'s, in words; Refused where others differ.
+
+    A Config may name the fields that a resumed run may change without becoming another run, as `harmless`.
+    """
+    ours = {**(who or {}), **json.loads(json.dumps(as_json(agent.config)))}
+    differ = [k for k in sorted({*ours, *theirs}) if ours.get(k) != theirs.get(k)]
+    words = {k: f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} asked for" for k in differ}
     if set(differ) - set(getattr(agent.config, "harmless", ())):
         lines = "\n".join(f"  {line}" for line in words.values())
-        raise ValueError(
-            f"{run_dir} holds a run of another configuration:\n{lines}\n"
+        if set(differ) == {"total_timesteps"}:
+            lines += " (lr or ent_coef is annealed over it, so a longer run is another one from its first update)"
+        raise Refused(
+            f"{where} holds a run of another configuration:\n{lines}\n"
             "Use another run_dir, or the same values, or resume=False (--no-resume) to set that run aside."
         )
     return list(words.values())
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(path.read_text())
+        if {"agent", "seed", "config"} <= set(known):
+            return known
+    except (ValueError, TypeError):
+        pass
+    raise Refused(
+        f"{path} is damaged. Remove it, and start the run as before: it is written anew, and compared with what the "
+        "newest checkpoint knows"
+    )
 
 
 def _check_start(agent: Any, run_dir: Path, resume: bool, init_from: Path) -> None:
@@ -55,12 +82,12 @@ def _check_start(agent: Any, run_dir: Path, resume: bool, init_from: Path) -> No
             "trained to its end or interrupted"
         )
     if (run_dir / "config.json").exists() and resume:
-        raise ValueError(
+        raise Refused(
             f"{run_dir} holds a run that did not begin with init_from={str(init_from)!r}; "
             "use another run_dir, or resume=False (--no-resume) to set that run aside"
         )
     if run_dir.resolve() == init_from.resolve():
-        raise ValueError("init_from is the folder that the run itself would begin in; use another run_dir")
+        raise Refused("init_from is the folder that the run itself would begin in; use another run_dir")
     load_params(policy_file(init_from), jax.eval_shape(agent.init, jax.random.key(0)).policy)
 
 
@@ -110,19 +137,18 @@ def prepare(agent: Any, run_dir: Path, seed: int, init_from: str | Path | None) 
     path = run_dir / "config.json"
     changed = check_run(agent, run_dir, seed, True, init_from)
     _sweep(run_dir)
+    versions = _versions()
     if path.exists():
-        known = json.loads(path.read_text())
+        known = _load(path)
+        before = known.get("versions", {})
+        upgraded = [f"{k} {before[k]} -> {v}" for k, v in versions.items() if before.get(k, v) != v]
+        if upgraded:
+            print(f"warning: other versions than before, so the bits may differ: {', '.join(upgraded)}")
         if changed:
             print(f"changed for the rest of the run: {'; '.join(changed)}")
             write_json(path, known | _described(agent, seed))
-        return known | _described(agent, seed)
+        return known | _described(agent, seed) | {"versions": versions}
     origins = dict(getattr(agent.config, "origins", {}))
-    versions = {"python": platform.python_version()}
-    for package in ("mxnb", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "craftax", "orbax-checkpoint"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
     extra = {
         "env": agent.spec.id,
         "preset": origins.pop("preset", ""),
@@ -132,11 +158,22 @@ def prepare(agent: Any, run_dir: Path, seed: int, init_from: str | Path | None) 
         "device": jax.devices()[0].device_kind,
         **({"init_from": shown(Path(init_from))} if init_from else {}),
     }
-    if init_from and not _archived(run_dir):  # a copy of our own: that run may train on
+    if init_from:  # a copy of our own: that run may train on
         policy_file(run_dir).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(policy_file(init_from), policy_file(run_dir))
     write_json(path, _described(agent, seed) | extra)
     return _described(agent, seed) | extra
+
+
+def _versions() -> dict[str, str]:
+    """The versions of what a run's bits depend on."""
+    versions = {"python": platform.python_version()}
+    for package in ("mxnb", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "craftax", "orbax-checkpoint"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
 
 
 def shown(path: Path) -> str:

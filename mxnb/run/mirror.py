@@ -24,6 +24,14 @@ def check_options(wandb: bool | Mapping[str, Any]) -> None:
         raise ValueError(f"wandb: unknown option {', '.join(unknown)}; it takes {', '.join(OPTIONS)}")
 
 
+def unsent(run_dir: Path, update: int) -> bool:
+    """Whether the mirror of a run lacks rows up to `update`."""
+    try:
+        return json.loads((run_dir / "wandb.json").read_text())["update"] < update
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+
+
 @contextmanager
 def mirror(wandb: bool | Mapping[str, Any], run_dir: Path, update: int) -> Iterator[Callable[[Path, Any], None]]:
     """A hook for `fit` that sends every row of metrics.jsonl to W&B, once, with its update as the step.

@@ -14,8 +14,8 @@ import jax
 
 from mxnb.config import policy_file
 from mxnb.run import checkpoint
-from mxnb.run.archive import Archive, archives, unpack
-from mxnb.run.folder import check_run, write_status
+from mxnb.run.archive import Archive, archive_folder, archives, in_colab, unpack
+from mxnb.run.folder import check_config, check_run, write_status
 from mxnb.run.metrics import cut_back, judge, read_rows, write_rows
 
 
@@ -65,7 +65,8 @@ def start(agent: Any, run_dir: Path, seed: int, manager: Any, about: dict[str, A
     state, meta = found
     update = int(meta["update"])
     written = cut_back(run_dir / "metrics.jsonl", meta["metrics_offset"])
-    rows = read_rows(run_dir / "metrics.jsonl")
+    rows = [row for row in read_rows(run_dir / "metrics.jsonl") if row.get("update", 0) <= update]
+    check_config(agent, meta["config"], f"the checkpoint of update {update} in {run_dir}")
     print(f"{agent.name} on {agent.spec.id}: goes on after update {update:,} of {agent.num_updates:,}")
     if len(rows) < update:
         print(f"warning: metrics.jsonl has lost {update - len(rows):,} rows; the curve has gaps, the training has none")
@@ -76,24 +77,39 @@ def start(agent: Any, run_dir: Path, seed: int, manager: Any, about: dict[str, A
     return Run(run_dir, state, update, rows, wall, now, about, archive, written, saved=update, saved_at=now)
 
 
-def _newest(agent: Any, run_dir: Path, seed: int, manager: Any, shapes: Any) -> Any:
-    """(state, meta) of the newest checkpoint that is whole, here or in the archive; None where there is none."""
-    check = lambda folder: check_run(agent, folder, seed, True, None)
+def fetch(agent: Any, run_dir: Path, seed: int, init_from: str | Path | None) -> None:
+    """Brings the archived run into `run_dir` if it got further than what is there; the folder's lock is held."""
     here = max(checkpoint.kept_updates(run_dir), default=-1)
-    if any(entry["update"] > here for entry in archives(run_dir)) and unpack(run_dir, check):
-        manager.reload()
+    if any(entry["update"] > here for entry in archives(run_dir)):
+        unpack(run_dir, lambda folder: check_run(agent, folder, seed, True, init_from))
+    if in_colab() and archive_folder(run_dir) is None:
+        print("not archived: a Drive that is mounted before the run would keep it when Colab disconnects")
+
+
+def _newest(agent: Any, run_dir: Path, seed: int, manager: Any, shapes: Any) -> Any:
+    """(state, meta) of the newest checkpoint that is whole, here or in the archive; None where there was no run.
+
+    Raises `Lost` where there was one and neither has a whole checkpoint.
+    """
     try:
-        return checkpoint.restore(manager, shapes)
-    except checkpoint.Lost as error:
-        if not archives(run_dir):
-            raise
-        words = dict.fromkeys(checkpoint.kept_updates(run_dir), "it is damaged, and so are all others here")
-        print(str(error).splitlines()[0], flush=True)
-        checkpoint.set_aside(manager, words)
-        if not unpack(run_dir, check):
+        found = checkpoint.restore(manager, shapes)
+    except checkpoint.Lost as lost:
+        damaged = lost.damaged
+
+        def replace(folder: Path) -> None:
+            check_run(agent, folder, seed, True, None)
+            checkpoint.set_aside(manager, damaged)
+
+        if not unpack(run_dir, replace):
             raise
         manager.reload()
-        return checkpoint.restore(manager, shapes)
+        found = checkpoint.restore(manager, shapes)
+    if found is None and (stored := archives(run_dir)):
+        raise checkpoint.Lost(
+            f"{archive_folder(run_dir)} has this run as of update {stored[0]['update']}; it cannot be brought back. "
+            "Make it readable and start again, or begin anew with resume=False (--no-resume), which keeps it aside."
+        )
+    return found
 
 
 def write_new_rows(run: Run) -> None:
@@ -114,7 +130,8 @@ def save(run: Run, manager: Any) -> None:
     try:
         checkpoint.save(manager, run.update, run.state, meta)
     except Exception as error:
-        if any(word in str(error) for word in _DISK):  # TensorStore's errors are of no class of their own
+        full = any(word in str(error) for word in _DISK) and "out of memory" not in str(error).lower()
+        if full:  # TensorStore's errors are of no class of their own
             raise OSError(str(error)) from error
         raise
     run.saved, run.saved_at = run.update, time.perf_counter()

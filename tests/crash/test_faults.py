@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 import pytest
-from runs import finish, start, timeless
+from runs import finish, half_written, start, timeless
 from tiny import sha256
 from walking import WalkConfig, walk
 from walking import timeless as rows
@@ -191,7 +191,7 @@ def test_a_disk_that_stays_full_is_told_once_and_the_last_checkpoint_is_whole(
         said.count("could not be written in full (OSError: [Errno 28]") == 1
         and "training goes on and tries again" in said
     )
-    assert whole_updates(run) == [2]
+    assert whole_updates(run) == [2] and len(half_written(run)) <= 1  # torn saves do not pile up
     again = fit(AGENT, run, save_updates=2)
     assert (sha256(again.state), rows(run)) == whole[:2]
 

@@ -76,7 +76,7 @@ def test_killed_runs_end_as_if_nothing_had_happened(
         print(f"\n\n{agent}, {runs} runs of 120 updates that save after every one")
         for name in ("kills", "in the middle of a save", *ZERO):
             print(f"  {name:<28} {found[name]:>4}")
-    assert found["kills"] >= kills
+    assert found["kills"] >= kills and (kills < 20 or found["in the middle of a save"] > 0)
     assert not any(found[name] for name in ZERO)
 
 

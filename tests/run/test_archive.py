@@ -16,6 +16,8 @@ from tiny import sha256
 from walking import WalkConfig, rows_of, stop_at, timeless, walk
 
 from mxnb.run import archive
+from mxnb.run import fit as runner
+from mxnb.run.checkpoint import Lost
 from mxnb.run.fit import fit
 
 
@@ -72,17 +74,18 @@ def test_the_policy_every_time_the_rest_at_most_every_half_hour(
 
     def hook(run_dir: Path, rows: Any) -> None:
         now[0] += 10 * 60.0
-        (folder,) = [p.parent for p in drive.rglob("params.npz")] or [drive]
+        (folder,) = [p.parent.parent for p in drive.rglob("params.npz")] or [drive]
         seen.append(sorted(p.name for p in folder.glob("*")) if folder.exists() else [])
 
     fit(walk(WalkConfig(total=8)), "run", save_updates=1, hooks=[hook])
-    assert seen[1] == seen[2] == seen[3] == ["manifest.json", "params.npz", "run-1.tar"]
-    assert seen[4] == ["manifest.json", "params.npz", "run-1.tar", "run-4.tar"]
-    assert seen[7] == ["manifest.json", "params.npz", "run-4.tar", "run-7.tar"]
-    assert sorted(p.name for p in kept(drive).iterdir()) == ["manifest.json", "params.npz", "run-7.tar", "run-8.tar"]
+    always = ["config.json", "manifest.json", "policy"]
+    assert seen[1] == seen[2] == seen[3] == [*always, "run-1.tar"]
+    assert seen[4] == [*always, "run-1.tar", "run-4.tar"] and seen[7] == [*always, "run-4.tar", "run-7.tar"]
+    assert sorted(p.name for p in kept(drive).iterdir()) == [*always, "run-7.tar", "run-8.tar"]
     entries = json.loads((kept(drive) / "manifest.json").read_text())["archives"]
     assert [entry["update"] for entry in entries] == [8, 7]
-    assert (kept(drive) / "params.npz").read_bytes() == Path("run/policy/params.npz").read_bytes()
+    for name in ("policy/params.npz", "config.json"):  # load_policy(that folder) works
+        assert (kept(drive) / name).read_bytes() == (Path("run") / name).read_bytes()
 
 
 @pytest.mark.parametrize("damage", ["flipped", "gone"])
@@ -210,8 +213,72 @@ def test_damaged_checkpoints_are_replaced_from_the_archive(
     capsys.readouterr()
     assert fit(walk(), "run", hooks=[stop_at(8)]).update == 8
     said = capsys.readouterr().out
-    assert "none of the checkpoints in" in said and "as of update 7" in said and "goes on after update 7" in said
+    assert "as of update 7" in said and "goes on after update 7" in said
+    assert "the checkpoint of update 7 cannot be trusted (" in said
     assert [p.name for p in Path("run/checkpoints/bad").iterdir()] == ["7"]
+
+
+@pytest.mark.parametrize("local", ["damaged", "gone"])
+def test_a_run_never_begins_anew_by_itself(local: str, drive: Path, chunks: Any) -> None:
+    """Neither the first time nor the second, where the archive cannot be used either; and nothing is moved."""
+    chunks(1)
+    fit(walk(), "run", hooks=[stop_at(7)])
+    shutil.rmtree("run/checkpoints/steps/7/state") if local == "damaged" else shutil.rmtree("run")
+    tar = kept(drive) / "run-7.tar"
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[: len(whole) // 2])
+    rows = Path("run/metrics.jsonl").read_bytes() if local == "damaged" else b""
+    for _ in range(2):
+        with pytest.raises(Lost):
+            fit(walk(), "run")
+        assert tar.exists() and not Path("run/checkpoints/bad").exists()
+        assert local == "gone" or Path("run/metrics.jsonl").read_bytes() == rows
+    tar.write_bytes(whole)
+    assert fit(walk(), "run").update == 12 and len(rows_of(Path("run"))) == 12
+
+
+def test_an_archive_without_a_manifest_is_found_by_its_names(drive: Path, chunks: Any) -> None:
+    chunks(1)
+    fit(walk(), "run", hooks=[stop_at(7)])
+    (kept(drive) / "manifest.json").write_text("")
+    shutil.rmtree("run")
+    assert fit(walk(), "run", hooks=[stop_at(8)]).update == 8
+    assert [row["update"] for row in rows_of(Path("run"))] == list(range(1, 9))
+
+
+def test_resume_false_never_takes_the_old_archive(drive: Path, chunks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks(1)
+    fit(walk(), "run", hooks=[stop_at(4)])
+    monkeypatch.setattr(archive, "free_name", lambda path: path / "in" / "itself")  # a rename that fails
+    with pytest.raises(OSError):
+        fit(walk(WalkConfig(lr=0.25)), "run", resume=False)
+
+
+@pytest.mark.parametrize("name", ["MXNB_SAVE_MINUTES", "MXNB_ARCHIVE_MINUTES"])
+def test_minutes_from_outside_are_checked(name: str, drive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("ten", "-1", "nan"):
+        monkeypatch.setenv(name, text)
+        with pytest.raises(ValueError, match=f"the environment variable {name} is '{text}'; it takes minutes"):
+            fit(walk(), "run")
+    monkeypatch.setenv(name, "")
+    assert fit(walk(WalkConfig(total=2)), "run").status == "done"
+
+
+@pytest.mark.parametrize(
+    ("given", "colab", "outside", "minutes"),
+    [(None, False, "", 10.0), (None, True, "", 5.0), (1.0, True, "", 1.0), (1.0, False, "0.25", 0.25)],
+)
+def test_how_often_a_run_is_saved(
+    given: Any, colab: bool, outside: str, minutes: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(
+        runner, "_train", lambda agent, run, manager, stop, chunk, saving, *rest: told.append(saving[0])
+    )
+    monkeypatch.setattr(runner, "in_colab", lambda: colab)
+    monkeypatch.setenv("MXNB_SAVE_MINUTES", outside)
+    fit(walk(), tmp_path / "run", save_minutes=given)
+    assert told == [minutes]
 
 
 def test_the_archive_of_another_configuration_is_refused_and_nothing_moves(drive: Path, chunks: Any) -> None:
@@ -220,15 +287,15 @@ def test_the_archive_of_another_configuration_is_refused_and_nothing_moves(drive
     shutil.rmtree("run")
     with pytest.raises(ValueError, match=r"lr: 0\.5 there, 0\.25 asked for"):
         fit(walk(WalkConfig(lr=0.25)), "run")
-    assert not Path("run/metrics.jsonl").exists() and not Path("run/checkpoints/steps/4").exists()
-    assert (kept(drive) / "run-4.tar").exists()
+    assert {p.name for p in Path("run").iterdir()} == {"lock"} and (kept(drive) / "run-4.tar").exists()
+    assert fit(walk(), "run").update == 12  # with the right values it goes on
 
 
 def test_an_archive_that_got_further_is_never_overwritten(drive: Path, chunks: Any) -> None:
     chunks(1)
     fit(walk(), "run", hooks=[stop_at(7)])
     old = kept(drive)
-    archive._pack(Path("run"), old, 3)
+    archive._pack(Path("run"), old, 3)  # as a run that was begun anew would
     assert {p.name for p in old.parent.iterdir()} == {"run", "run.old1"}
     assert (old.parent / "run.old1" / "run-7.tar").exists() and (old / "run-3.tar").exists()
 

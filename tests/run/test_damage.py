@@ -180,6 +180,7 @@ def test_where_none_is_whole_nothing_is_moved_and_nothing_begins_anew(agent: Any
     words = str(error.value)
     assert "update 3: it has schema 99, this version of mxnb reads 2; upgrade mxnb" in words
     assert "is not what was saved" in words and "resume=False" in words
+    assert error.value.damaged.keys() == {1, 2, 3}
     assert {p.name for p in steps.iterdir()} == {"1", "2", "3"} and not (run / "checkpoints" / "bad").exists()
 
 
@@ -231,7 +232,9 @@ def test_a_damaged_policy_file_is_told(agent: Any, state: Any, tmp_path: Path) -
     checkpoint.save_params(tmp_path / "params.npz", state.policy)
     data = (tmp_path / "params.npz").read_bytes()
     shapes = jax.eval_shape(agent.init, jax.random.key(0)).policy
-    for content in (data[: len(data) // 2], b"", b"\x93NUMPY"):
+    flipped = bytearray(data)
+    flipped[len(data) // 3] ^= 1
+    for content in (data[: len(data) // 2], b"", b"\x93NUMPY", bytes(flipped)):
         (tmp_path / "params.npz").write_bytes(content)
         with pytest.raises(ValueError, match=r"params.npz is damaged .* load_policy\(run, N\)"):
             checkpoint.load_params(tmp_path / "params.npz", shapes)

@@ -277,6 +277,31 @@ def test_a_harmless_change_goes_on_with_a_word(tmp_path: Path, capsys: pytest.Ca
         fit(walk(LongerConfig(total=12, lr=0.1)), tmp_path / "run")
 
 
+def test_a_lost_or_damaged_config_is_no_door_for_another_one(tmp_path: Path, chunks: Any) -> None:
+    chunks(1)
+    fit(walk(), tmp_path, hooks=[stop_at(4)])
+    (tmp_path / "config.json").write_text("")
+    with pytest.raises(ValueError, match=r"config.json is damaged. Remove it, and start the run as before"):
+        fit(walk(), tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"the checkpoint of update 4 in .*:\n  lr: 0\.5 there, 0\.25"):
+        fit(walk(WalkConfig(lr=0.25)), tmp_path)
+    (tmp_path / "config.json").unlink()
+    assert fit(walk(), tmp_path).update == 12
+
+
+def test_other_versions_are_told(tmp_path: Path, chunks: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    chunks(1)
+    fit(walk(), tmp_path, hooks=[stop_at(4)])
+    known = read(tmp_path, "config.json")
+    known["versions"]["jax"] = "0.1"
+    (tmp_path / "config.json").write_text(json.dumps(known))
+    fit(walk(), tmp_path)
+    assert (
+        f"other versions than before, so the bits may differ: jax 0.1 -> {jax.__version__}" in capsys.readouterr().out
+    )
+
+
 def test_ppo_may_go_on_longer_only_where_nothing_is_annealed() -> None:
     assert PPO.harmless == () and replace(PPO, anneal_lr=False).harmless == ("total_timesteps",)
     assert replace(PPO, anneal_lr=False, anneal_ent_coef=True).harmless == ()
