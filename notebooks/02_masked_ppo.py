@@ -28,7 +28,8 @@
 # Craftax-Classic pays 1 for each of 22 achievements, once an episode, and a tenth of every health point won or
 # lost. So a return of 9 means about ten achievements before death.
 #
-# Stopped half-way? Run all again: it goes on where it was.
+# Stopped half-way? Run all again: it goes on where it was. In Colab, mount Drive first (the folder symbol on the
+# left, then Mount Drive), and it goes on even when Colab has taken the machine away.
 
 # %% cellView="form"
 # @title Setup (installs mxnb where it is missing, about a minute in Colab)
