@@ -1,4 +1,4 @@
-"""A training process for the crash tests; prints the sha256 of each run's final State.
+"""A training process for the crash tests; prints the update each run went on after and the sha256 of its final State.
 
 PYTHONPATH=tests python tests/crash/child.py ppo RUN_DIR [RUN_DIR ...] [--save-updates N] [--file-limit BYTES]"""
 
@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import resource
 from pathlib import Path
+from typing import Any
 
 from tiny import TRAINED, sha256
 
@@ -27,7 +28,17 @@ def main() -> None:
     if args.file_limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (args.file_limit, args.file_limit))
     for run_dir in args.run_dirs:
-        result = fit(agent, run_dir, save_updates=args.save_updates, save_minutes=1e9, keep=args.keep)
+        said: list[int] = []
+
+        def say_start(_: Path, rows: Any, said: list[int] = said) -> None:
+            if not said:
+                said.append(rows[0]["update"] - 1)
+                print("from", *said, flush=True)
+
+        how = {"save_updates": args.save_updates, "save_minutes": 1e9, "keep": args.keep}
+        result = fit(agent, run_dir, hooks=[say_start], **how)
+        if not said:
+            print("from", result.update)
         print("state", sha256(result.state), flush=True)
 
 

@@ -20,12 +20,18 @@ def start(agent: str, *run_dirs: Path, save_updates: int = 1, **options: int) ->
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRON)
 
 
-def finish(agent: str, *run_dirs: Path, **options: int) -> list[str]:
-    """The final States' sha256 of runs that are let alone."""
+def finish(agent: str, *run_dirs: Path, **options: int) -> list[tuple[int, str]]:
+    """(update it went on after, sha256 of the final State) of runs that are let alone."""
     child = start(agent, *run_dirs, **options)
     out, err = child.communicate(timeout=600)
     assert child.returncode == 0, err
-    return [line.split()[1] for line in out.splitlines() if line.startswith("state ")]
+    hashes = [line.split()[1] for line in out.splitlines() if line.startswith("state ")]
+    return list(zip(began(out), hashes, strict=True))
+
+
+def began(out: str) -> list[int]:
+    """The updates after which a process went on with its runs, as far as it got to say so."""
+    return [int(line.split()[1]) for line in out.splitlines() if line.startswith("from ")]
 
 
 def timeless(run_dir: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import errno
 import gc
 import io
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ import jax
 import pytest
 from runs import finish, half_written, start, timeless
 from tiny import sha256
-from walking import WalkConfig, walk
+from walking import WalkConfig, stop_at, walk
 from walking import timeless as rows
 
 from mxnb.run import checkpoint
@@ -136,9 +137,17 @@ def whole_updates(run: Path) -> list[int]:
     return found
 
 
-def broken_at(run: Path, at: int, number: int, whole: Any) -> None:
-    """One fault, then a start without any: the end is the same; the checkpoints before the fault are still there."""
+def broken_at(run: Path, at: int, number: int, whole: Any, sitting: int = 1) -> int:
+    """One fault, then a start without any: the end is the same; the checkpoints before the fault are still there.
+
+    In the first sitting, or in a second one that goes on after update 3, whose newest checkpoint is damaged. Returns
+    the number of seams passed.
+    """
     newest: list[int] = []
+    if sitting == 2:
+        fit(AGENT, run, save_updates=2, hooks=[stop_at(3)])
+        shutil.rmtree(run / "checkpoints" / "steps" / "3" / "state")
+        newest = [2]
 
     def look(run_dir: Path, new: Any) -> None:
         newest.append(max(checkpoint.kept_updates(run_dir), default=0))
@@ -153,7 +162,8 @@ def broken_at(run: Path, at: int, number: int, whole: Any) -> None:
     assert max(whole_updates(run), default=0) >= before, f"{faults.calls[at - 1]}: the newest checkpoint was lost"
     again = fit(AGENT, run, save_updates=2)
     assert (sha256(again.state), rows(run)) == whole[:2], faults.calls[at - 1]
-    assert not (run / "checkpoints" / "bad").exists(), faults.calls[at - 1]
+    assert len(list(run.glob("checkpoints/bad/*"))) == sitting - 1, faults.calls[at - 1]
+    return len(faults.calls)
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -163,14 +173,27 @@ def test_one_fault_loses_nothing(part: int, whole: Any, tmp_path: Path, monkeypa
         broken_at(tmp_path / f"at{at}", at, ERRORS[at % 3], whole)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", ERRORS)
-def test_one_fault_anywhere_loses_nothing(
-    number: int, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def every_fault(run: Path, number: int, whole: Any, sitting: int, step: int = 1) -> None:
+    at = 1
+    while broken_at(run.with_name(f"at{at}"), at, number, whole, sitting) >= at:
+        at += step
+
+
+def test_one_fault_in_a_second_sitting_loses_nothing(
+    whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "_MAX_CHUNK", 1)
-    for at in range(1, whole[2] + 1):
-        broken_at(tmp_path / f"at{at}", at, number, whole)
+    every_fault(tmp_path / "run", errno.ENOSPC, whole, 2, step=8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sitting", [1, 2])
+@pytest.mark.parametrize("number", ERRORS)
+def test_one_fault_anywhere_loses_nothing(
+    number: int, sitting: int, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_MAX_CHUNK", 1)
+    every_fault(tmp_path / "run", number, whole, sitting)
 
 
 def test_a_disk_that_stays_full_is_told_once_and_the_last_checkpoint_is_whole(
@@ -220,5 +243,5 @@ def test_files_that_cannot_grow(kilobytes: int, tmp_path: Path) -> None:
     child = start("ppo", tmp_path / "run", save_updates=20, file_limit=1000 * kilobytes)
     out, err = child.communicate(timeout=600)
     assert child.returncode != 0 and "could not be written in full" in out + err, out + err
-    assert finish("ppo", tmp_path / "run", save_updates=20) == [whole]
+    assert finish("ppo", tmp_path / "run", save_updates=20)[0][1] == whole[1]
     assert timeless(tmp_path / "run") == timeless(tmp_path / "whole")

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from runs import finish, half_written, rows_now, start, timeless
+from runs import began, finish, half_written, rows_now, start, timeless
 from tiny import TRAINED
 
 from mxnb.run.checkpoint import kept_updates
@@ -18,6 +18,7 @@ from mxnb.run.checkpoint import kept_updates
 ZERO = (
     "unreadable checkpoints",
     "lost more than one interval",
+    "went on elsewhere",
     "not identical at the end",
     "rows doubled or missing",
     "left-over temporary files",
@@ -30,6 +31,7 @@ def kill_once(agent: str, run_dir: Path, moment: random.Random, found: Counter[s
     Two in three times some saves later, else at any moment of the start: restoring, compiling, the first update.
     """
     before, torn = rows_now(run_dir), set(half_written(run_dir))
+    newest = max(kept_updates(run_dir), default=0)
     child = start(agent, run_dir)
     if moment.random() < 2 / 3:
         deadline = time.monotonic() + 120
@@ -41,7 +43,8 @@ def kill_once(agent: str, run_dir: Path, moment: random.Random, found: Counter[s
     ended = child.poll() is not None
     if not ended:
         os.kill(child.pid, signal.SIGKILL)
-    _, err = child.communicate()
+    out, err = child.communicate()
+    found["went on elsewhere"] += began(out) not in ([], [newest])
     if ended:
         assert child.returncode == 0, err
         return False
@@ -56,19 +59,22 @@ def kill_once(agent: str, run_dir: Path, moment: random.Random, found: Counter[s
     [
         ("ppo", 12),
         pytest.param("ppo", 100, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
-        pytest.param("ppo_rnn", 20, marks=pytest.mark.slow),
+        *(pytest.param(agent, 20, marks=pytest.mark.slow) for agent in TRAINED if agent not in ("ppo", "craftax")),
     ],
 )
 def test_killed_runs_end_as_if_nothing_had_happened(
     agent: str, kills: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = finish(agent, tmp_path / "whole", save_updates=1000)
+    ((_, whole),) = finish(agent, tmp_path / "whole", save_updates=1000)
     moment, found, runs = random.Random(kills), Counter[str](), 0
     while found["kills"] < kills:
         run_dir, runs = tmp_path / f"run{runs}", runs + 1
         while found["kills"] < kills and kill_once(agent, run_dir, moment, found):
             pass
-        found["not identical at the end"] += finish(agent, run_dir) != whole
+        newest = max(kept_updates(run_dir), default=0)
+        ((start_, end),) = finish(agent, run_dir)
+        found["went on elsewhere"] += start_ != newest
+        found["not identical at the end"] += end != whole
         found["rows doubled or missing"] += timeless(run_dir) != timeless(tmp_path / "whole")
         found["unreadable checkpoints"] += (run_dir / "checkpoints" / "bad").exists()
         found["left-over temporary files"] += len(half_written(run_dir))

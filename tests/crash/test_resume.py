@@ -26,6 +26,6 @@ def test_resumed_in_a_new_process(agent: str, tmp_path: Path) -> None:
         for later in kept_updates(folder):
             if later > stop:
                 shutil.rmtree(steps_folder(folder) / str(later))
-    assert finish(agent, *folders, save_updates=1000) == whole * len(stops)
+    assert finish(agent, *folders, save_updates=1000) == [(stop, whole[0][1]) for stop in stops]
     for folder in folders:
         assert timeless(folder) == timeless(tmp_path / "whole")
