@@ -279,4 +279,6 @@ def load_params(path: Path, shapes: Any) -> Any:
     for name, array, (_, leaf) in zip(names, arrays, keyed, strict=True):
         if array.shape != leaf.shape:
             raise ValueError(f"{path}: {name} has shape {array.shape}, the network's is {leaf.shape}")
+        if array.dtype != leaf.dtype:
+            raise ValueError(f"{path}: {name} is {array.dtype}, the network's is {leaf.dtype}")
     return jax.tree.unflatten(tree, arrays)

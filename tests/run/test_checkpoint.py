@@ -105,6 +105,9 @@ def test_other_shapes_and_names_are_refused(state: Any, tmp_path: Path) -> None:
         other = shapes(ppo(replace(CONFIG, **change), masked())).policy
         with pytest.raises(ValueError, match=words):
             checkpoint.load_params(path, other)
+    checkpoint.save_params(path, jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), state.policy))
+    with pytest.raises(ValueError, match=r"is float64, the network's is float32"):
+        checkpoint.load_params(path, state.policy)
 
 
 def test_load_policy_acts_as_the_trained_agent(tmp_path: Path) -> None:
