@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mxnb.agents.api import Agent
-from mxnb.config import GYMNAX, PROBES, canonical_env_id, make_config, policy_file, use_compilation_cache
+from mxnb.config import GYMNAX, PROBES, canonical_env_id, check_schema, make_config, policy_file, use_compilation_cache
 from mxnb.envs.api import Env
 
 
@@ -118,6 +118,7 @@ def load_policy(run_dir: str | Path, checkpoint: int | str | None = None, *, age
 def _built(run_dir: Path) -> Agent:
     """The agent that config.json describes; ValueError where that is not the one that was trained."""
     stored = json.loads((run_dir / "config.json").read_text())
+    check_schema(stored, run_dir / "config.json")
     if stored["agent"] not in AGENTS:
         raise ValueError(f"{run_dir} was trained with {stored['agent']!r}, which is not in mxnb; {_OWN}")
     config_class, maker = AGENTS[stored["agent"]]()

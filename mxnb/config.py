@@ -175,6 +175,15 @@ def run_root() -> Path:
     return here / "papermill_runs" / "local"
 
 
+SCHEMA = 1  # of a run folder's config.json and policy; an older one is migrated where it is read
+
+
+def check_schema(stored: Mapping[str, Any], path: Path) -> None:
+    """ValueError where a config.json is of a schema that this version does not know."""
+    if stored.get("schema", SCHEMA) != SCHEMA:
+        raise ValueError(f"{path} has schema {stored['schema']}, this version of mxnb reads {SCHEMA}; upgrade mxnb")
+
+
 def policy_file(run_dir: str | Path) -> Path:
     """Where a run folder keeps its exported policy."""
     return Path(run_dir) / "policy" / "params.npz"

@@ -1,15 +1,15 @@
 """A second copy of a run in a folder that outlives the machine, such as a mounted Google Drive.
 
 The run itself stays on the local disk: orbax's renames are slow or wrong on mounted clouds. What goes there is one
-tar file with everything that a resumed run needs, its sha256 beside it, and the policy.
+tar file with everything that a resumed run needs, its sha256 in its name, and the policy.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -17,13 +17,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mxnb.config import run_root, write_json
+from mxnb.config import run_root
+from mxnb.run.checkpoint import Damaged
 from mxnb.run.folder import Refused, free_name, shown
 
 _DRIVE = Path("/content/drive/MyDrive")  # where google.colab mounts it
 _KEEP = 2
+_NAME = re.compile(r"run-(\d+)-([0-9a-f]{16})\.tar")
 _LEFT_OUT = ("lock", "wandb", "checkpoints", ".*")
 
 
@@ -56,22 +58,23 @@ def archive_folder(run_dir: Path) -> Path | None:
     return Path(root) / (here.relative_to(base) if here.is_relative_to(base) else here.relative_to(here.anchor))
 
 
-def archives(run_dir: Path) -> list[dict[str, Any]]:
-    """The archived states of a run, the newest first: {file, update, sha256, bytes, time}."""
+class Stored(NamedTuple):
+    """An archived state of a run; its file is called run-<update>-<first 16 letters of its sha256>.tar."""
+
+    update: int
+    digest: str
+    path: Path
+
+
+def archives(run_dir: Path) -> list[Stored]:
+    """The archived states of a run, the newest first."""
     folder = archive_folder(run_dir)
-    return _entries(folder) if folder is not None else []
+    return _stored(folder) if folder is not None else []
 
 
-def _entries(folder: Path) -> list[dict[str, Any]]:
-    try:
-        found = json.loads((folder / "manifest.json").read_text())["archives"]
-        if entries := [entry for entry in found if {"file", "update", "sha256"} <= set(entry)]:
-            return entries
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    # Without a manifest that can be read, what is there counts by its name; checkpoints verify themselves.
-    named = [(int(path.stem[4:]), path.name) for path in folder.glob("run-*.tar") if path.stem[4:].isdigit()]
-    return [{"file": name, "update": update, "sha256": None} for update, name in sorted(named, reverse=True)]
+def _stored(folder: Path) -> list[Stored]:
+    names = ((_NAME.fullmatch(path.name), path) for path in folder.glob("run-*.tar"))
+    return sorted((Stored(int(name[1]), name[2], path) for name, path in names if name), reverse=True)
 
 
 class Archive:
@@ -103,39 +106,48 @@ class Archive:
 
     def catch_up(self, update: int) -> None:
         """For a finished run: archives it if that has not been done, say because no Drive was mounted then."""
-        if self.folder is not None and not any(entry["update"] == update for entry in _entries(self.folder)):
+        if self.folder is not None and not any(stored.update == update for stored in _stored(self.folder)):
             self(update, last=True)
 
 
-def unpack(run_dir: Path, check: Callable[[Path], Any]) -> bool:
+def unpack(run_dir: Path, check: Callable[[Path, int], Any], above: int = -1) -> bool:
     """Brings the newest archived state that is whole into `run_dir`, with a word; whether there was one.
 
-    check(folder) raises where the archived run is another one's; nothing is moved then. What is in `run_dir` stays
-    but for the files that the archive has too, and the checkpoint counts only when all else is in place.
+    check(folder, update) raises where the archived run is another one's, and nothing is moved then; or `Damaged`, and
+    the one before is tried. Only states of updates above `above` count. What is in `run_dir` stays but for the files
+    that the archive has too, and the checkpoint counts only when all else is in place.
     """
-    folder = archive_folder(run_dir)
-    for entry in archives(run_dir):
-        path, fresh = folder / entry["file"], run_dir / ".unpacking"  # type: ignore[operator]
+    for update, digest, path in archives(run_dir):
+        if update <= above:
+            break
+        fresh = run_dir / ".unpacking"
         try:
-            if entry["sha256"] not in (None, _sha256(path)):
+            if _sha256(path) != digest:
                 raise OSError("it is not what was written")
             shutil.rmtree(fresh, ignore_errors=True)
             with tarfile.open(path) as tar:
                 careful: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
                 tar.extractall(fresh, **careful)
         except (OSError, tarfile.TarError) as error:
-            print(f"the archive {path} cannot be used ({error}); the one before is tried", flush=True)
+            _pass_over(path, error)
             continue
         try:
-            check(fresh)
+            check(fresh, update)
             _merge(fresh, run_dir)
+        except Damaged as error:
+            _pass_over(path, error)
+            continue
         except Refused as error:
             raise Refused(str(error).replace(str(fresh), f"the archive {path}")) from None
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
-        print(f"brought {shown(run_dir)} back from {path}, as of update {entry['update']:,}", flush=True)
+        print(f"brought {shown(run_dir)} back from {path}, as of update {update:,}", flush=True)
         return True
     return False
+
+
+def _pass_over(path: Path, error: Exception) -> None:
+    print(f"the archive {path} cannot be used ({error}); the one before is tried", flush=True)
 
 
 def _merge(source: Path, target: Path) -> None:
@@ -162,15 +174,14 @@ def set_archive_aside(run_dir: Path) -> None:
 
 
 def _pack(run_dir: Path, folder: Path, update: int) -> None:
-    """Writes run-<update>.tar, then the manifest that makes it count, then removes all but the newest two."""
-    if any(entry["update"] > update for entry in _entries(folder)):  # of a run that had got further than this one
+    """Writes the tar file, gives it the name that makes it count, then removes all but the newest two."""
+    if any(stored.update > update for stored in _stored(folder)):  # of a run that had got further than this one
         set_archive_aside(run_dir)
         folder.mkdir(parents=True)
         _copy_policy(run_dir, folder)
     for torn in folder.glob(".*.part"):
         torn.unlink()
-    path = folder / f"run-{update}.tar"
-    fresh = folder / f".{path.name}.part"
+    fresh = folder / f".run-{update}.part"
     try:
         with tarfile.open(fresh, "w") as tar:
             for part in sorted(run_dir.iterdir()):
@@ -178,15 +189,14 @@ def _pack(run_dir: Path, folder: Path, update: int) -> None:
             for part in (f"checkpoints/steps/{update}", "checkpoints/best"):
                 if (run_dir / part).exists():
                     tar.add(run_dir / part, part)
-        digest = _sha256(fresh)
-        fresh.replace(path)
+        path = fresh.replace(folder / f"run-{update}-{_sha256(fresh)}.tar")
     finally:
         fresh.unlink(missing_ok=True)
-    entry = {"file": path.name, "update": update, "sha256": digest, "bytes": path.stat().st_size, "time": time.time()}
-    known = [e for e in _entries(folder) if e["file"] != path.name]
-    write_json(folder / "manifest.json", {"archives": [entry, *known][:_KEEP]})
-    for old in known[_KEEP - 1 :]:
-        (folder / old["file"]).unlink(missing_ok=True)
+    others = [stored for stored in _stored(folder) if stored.path != path]
+    earlier = [stored for stored in others if stored.update < update]
+    for old in others:
+        if old not in earlier[: _KEEP - 1]:
+            old.path.unlink(missing_ok=True)
 
 
 def _worth_keeping(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
@@ -207,4 +217,4 @@ def _copy_policy(run_dir: Path, folder: Path) -> None:
 
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -62,8 +62,8 @@ def fit(
     """Trains `agent` to its last update, or goes on where the run folder's newest checkpoint stands.
 
     A finished run is shown, not trained again. Ctrl-C and SIGTERM finish the running chunk, save, and return
-    "interrupted"; a second Ctrl-C stops at once. The same seed gives the same bits however often the run is
-    cut and resumed: the clock chooses only how many updates one call does.
+    "interrupted"; a second Ctrl-C stops when the running call returns. The same seed gives the same bits however
+    often the run is cut and resumed: the clock chooses only how many updates one call does.
 
     Args:
       agent: an `mxnb.agents.api.Agent`.
@@ -133,6 +133,8 @@ def fit(
 
 def _say_why(run_dir: Path, run: Run | None, error: BaseException) -> None:
     """Writes how the run failed into status.json; a disk that is full must not hide the error itself."""
+    if run is None and read_status(run_dir) in ("done", "interrupted"):
+        return  # what is there is as good as before
     oom = "RESOURCE_EXHAUSTED" in str(error) and not isinstance(error, OSError)  # a full disk is called so too
     words = f"{type(error).__name__}: {error}"[:2000]
     with suppress(OSError):
@@ -307,7 +309,8 @@ def _signals() -> Iterator[threading.Event]:
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set()
-        print("stopping: the running updates are finished and saved first; Ctrl-C again stops at once", flush=True)
+        with suppress(RuntimeError):  # Python does not print into a print that the signal cut in two
+            print("stopping: the running updates are finished and saved first; Ctrl-C again stops at once", flush=True)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from mxnb.config import as_json, policy_file, write_json
+from mxnb.config import SCHEMA, as_json, check_schema, policy_file, write_json
 
 
 class Refused(ValueError):
@@ -62,14 +62,16 @@ def check_config(agent: Any, theirs: dict[str, Any], where: str, who: dict[str, 
 def _load(path: Path) -> dict[str, Any]:
     try:
         known = json.loads(path.read_text())
-        if {"agent", "seed", "config"} <= set(known):
-            return known
+        whole = {"agent", "seed", "config"} <= set(known)
     except (ValueError, TypeError):
-        pass
-    raise Refused(
-        f"{path} is damaged. Remove it, and start the run as before: it is written anew, and compared with what the "
-        "newest checkpoint knows"
-    )
+        whole = False
+    if not whole:
+        raise Refused(
+            f"{path} is damaged. Remove it, and start the run as before: it is written anew, and compared with what "
+            "the newest checkpoint knows"
+        )
+    check_schema(known, path)
+    return known
 
 
 def _check_start(agent: Any, run_dir: Path, resume: bool, init_from: Path) -> None:
@@ -127,13 +129,13 @@ def free_name(path: Path) -> Path:
 
 def set_aside(run_dir: Path) -> None:
     """Renames an earlier run's folder, so that another can take its place."""
-    if (run_dir / "config.json").exists():
+    if any((run_dir / name).exists() for name in ("config.json", "metrics.jsonl", "checkpoints")):
         aside = run_dir.rename(free_name(run_dir))
         print(f"resume=False: the earlier run is kept in {shown(aside)}")
 
 
 def prepare(agent: Any, run_dir: Path, seed: int, init_from: str | Path | None) -> dict[str, Any]:
-    """Writes config.json, or checks that the one there describes the same run; returns what it says."""
+    """Sweeps the folder and returns what config.json says, or is to say; the one there must describe the same run."""
     path = run_dir / "config.json"
     changed = check_run(agent, run_dir, seed, True, init_from)
     _sweep(run_dir)
@@ -146,10 +148,10 @@ def prepare(agent: Any, run_dir: Path, seed: int, init_from: str | Path | None) 
             print(f"warning: other versions than before, so the bits may differ: {', '.join(upgraded)}")
         if changed:
             print(f"changed for the rest of the run: {'; '.join(changed)}")
-            write_json(path, known | _described(agent, seed))
         return known | _described(agent, seed) | {"versions": versions}
     origins = dict(getattr(agent.config, "origins", {}))
     extra = {
+        "schema": SCHEMA,
         "env": agent.spec.id,
         "preset": origins.pop("preset", ""),
         "origins": origins,
@@ -159,10 +161,22 @@ def prepare(agent: Any, run_dir: Path, seed: int, init_from: str | Path | None) 
         **({"init_from": shown(Path(init_from))} if init_from else {}),
     }
     if init_from:  # a copy of our own: that run may train on
-        policy_file(run_dir).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(policy_file(init_from), policy_file(run_dir))
-    write_json(path, _described(agent, seed) | extra)
+        start_file(run_dir).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(policy_file(init_from), start_file(run_dir))
     return _described(agent, seed) | extra
+
+
+def record(run_dir: Path, about: dict[str, Any]) -> None:
+    """Writes config.json where it does not say so already, once the run is known to be the one that it describes."""
+    path = run_dir / "config.json"
+    known = _load(path) if path.exists() else {}
+    if any(known.get(name) != about[name] for name in ("agent", "seed", "config")):
+        write_json(path, about)
+
+
+def start_file(run_dir: Path) -> Path:
+    """The policy that a run with init_from begins with; policy/params.npz is there only once it was saved itself."""
+    return policy_file(run_dir).with_name("init.npz")
 
 
 def _versions() -> dict[str, str]:

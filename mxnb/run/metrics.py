@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,21 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]], at: int) -> int:
         return file.tell()
 
 
-def cut_back(path: Path, offset: int) -> int:
-    """Removes the rows behind byte `offset`, where a checkpoint stands, and a torn one; returns where the file ends."""
+def cut_back(path: Path, offset: int, update: int) -> int:
+    """Removes the rows behind a checkpoint, which stands at byte `offset` and `update`; returns where the file ends.
+
+    A torn last row goes too. The offset alone would not do where the file came from an archive, another sitting's.
+    """
     path.touch()
     text = path.read_bytes()[:offset]
-    text = text[: text.rfind(b"\n") + 1]
-    os.truncate(path, len(text))
-    return len(text)
+    end = 0
+    for line in text[: text.rfind(b"\n") + 1].splitlines(keepends=True):
+        with suppress(ValueError, TypeError, KeyError):
+            if json.loads(line)["update"] > update:
+                break
+        end += len(line)
+    os.truncate(path, end)
+    return end
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import jax
 from mxnb.config import policy_file
 from mxnb.run import checkpoint
 from mxnb.run.archive import Archive, archive_folder, archives, in_colab, unpack
-from mxnb.run.folder import check_config, check_run, write_status
+from mxnb.run.folder import check_config, check_run, record, start_file, write_status
 from mxnb.run.metrics import cut_back, judge, read_rows, write_rows
 
 
@@ -51,22 +51,26 @@ def start(agent: Any, run_dir: Path, seed: int, manager: Any, about: dict[str, A
     shapes = jax.eval_shape(agent.init, key)
     found = _newest(agent, run_dir, seed, manager, shapes)
     if found is None:
+        record(run_dir, about)
         (run_dir / "metrics.jsonl").write_text("")
         started = time.perf_counter()
         # Placed as a restored state is, or resuming would compile another program.
         state = jax.block_until_ready(jax.device_put(jax.jit(agent.init)(key), jax.devices()[0]))
         print(f"{agent.name} on {agent.spec.id}: made the first worlds in {time.perf_counter() - started:.1f} s")
         if about.get("init_from"):  # whose policy was copied here when the run was prepared
-            policy = checkpoint.load_params(policy_file(run_dir), state.policy)
+            policy = checkpoint.load_params(start_file(run_dir), state.policy)
             state = dataclasses.replace(state, policy=jax.device_put(policy, jax.devices()[0]))
             print(f"began with the policy of {about['init_from']}")
         now = time.perf_counter()
         return Run(run_dir, state, 0, [], 0.0, now, about, Archive(run_dir), saved_at=now)
     state, meta = found
     update = int(meta["update"])
-    written = cut_back(run_dir / "metrics.jsonl", meta["metrics_offset"])
-    rows = [row for row in read_rows(run_dir / "metrics.jsonl") if row.get("update", 0) <= update]
-    check_config(agent, meta["config"], f"the checkpoint of update {update} in {run_dir}")
+    who = {name: about[name] for name in ("agent", "seed") if name in meta}
+    theirs = {name: meta[name] for name in who} | meta["config"]
+    check_config(agent, theirs, f"the checkpoint of update {update} in {run_dir}", who)
+    record(run_dir, about)
+    written = cut_back(run_dir / "metrics.jsonl", meta["metrics_offset"], update)
+    rows = read_rows(run_dir / "metrics.jsonl")
     print(f"{agent.name} on {agent.spec.id}: goes on after update {update:,} of {agent.num_updates:,}")
     if len(rows) < update:
         print(f"warning: metrics.jsonl has lost {update - len(rows):,} rows; the curve has gaps, the training has none")
@@ -80,8 +84,7 @@ def start(agent: Any, run_dir: Path, seed: int, manager: Any, about: dict[str, A
 def fetch(agent: Any, run_dir: Path, seed: int, init_from: str | Path | None) -> None:
     """Brings the archived run into `run_dir` if it got further than what is there; the folder's lock is held."""
     here = max(checkpoint.kept_updates(run_dir), default=-1)
-    if any(entry["update"] > here for entry in archives(run_dir)):
-        unpack(run_dir, lambda folder: check_run(agent, folder, seed, True, init_from))
+    unpack(run_dir, lambda folder, update: check_run(agent, folder, seed, True, init_from), above=here)
     if in_colab() and archive_folder(run_dir) is None:
         print("not archived: a Drive that is mounted before the run would keep it when Colab disconnects")
 
@@ -96,8 +99,9 @@ def _newest(agent: Any, run_dir: Path, seed: int, manager: Any, shapes: Any) -> 
     except checkpoint.Lost as lost:
         damaged = lost.damaged
 
-        def replace(folder: Path) -> None:
+        def replace(folder: Path, update: int) -> None:
             check_run(agent, folder, seed, True, None)
+            checkpoint.restore_at(folder, update, shapes)
             checkpoint.set_aside(manager, damaged)
 
         if not unpack(run_dir, replace):
@@ -106,8 +110,13 @@ def _newest(agent: Any, run_dir: Path, seed: int, manager: Any, shapes: Any) -> 
         found = checkpoint.restore(manager, shapes)
     if found is None and (stored := archives(run_dir)):
         raise checkpoint.Lost(
-            f"{archive_folder(run_dir)} has this run as of update {stored[0]['update']}; it cannot be brought back. "
+            f"{archive_folder(run_dir)} has this run as of update {stored[0].update}; it cannot be brought back. "
             "Make it readable and start again, or begin anew with resume=False (--no-resume), which keeps it aside."
+        )
+    if found is None and (policy_file(run_dir).exists() or (run_dir / "result.json").exists()):
+        raise checkpoint.Lost(
+            f"{run_dir} holds a run that was saved, but none of its checkpoints. Bring checkpoints/steps back from a "
+            "copy, or begin anew with resume=False (--no-resume), which keeps this folder aside."
         )
     return found
 
@@ -124,8 +133,7 @@ def save(run: Run, manager: Any) -> None:
     meta = {
         "metrics_offset": run.written,
         "wall_seconds": run.wall_seconds(),
-        "config": run.about["config"],
-        "versions": run.about["versions"],
+        **{name: run.about[name] for name in ("agent", "seed", "config", "versions")},
     }
     try:
         checkpoint.save(manager, run.update, run.state, meta)

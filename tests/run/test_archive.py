@@ -32,8 +32,19 @@ def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def kept(drive: Path) -> Path:
     """The one run's folder in the archive."""
-    (manifest,) = drive.rglob("manifest.json")
-    return manifest.parent
+    (folder,) = {path.parent for path in drive.rglob("run-*.tar")}
+    return folder
+
+
+def tar_of(folder: Path, update: int) -> Path:
+    """The one archive of `update`."""
+    (path,) = folder.glob(f"run-{update}-*.tar")
+    return path
+
+
+def updates(folder: Path) -> list[int]:
+    """What is archived, the oldest first."""
+    return sorted(int(path.name.split("-")[1]) for path in folder.glob("run-*.tar"))
 
 
 def test_a_lost_folder_comes_back_and_goes_on(drive: Path, chunks: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,15 +86,12 @@ def test_the_policy_every_time_the_rest_at_most_every_half_hour(
     def hook(run_dir: Path, rows: Any) -> None:
         now[0] += 10 * 60.0
         (folder,) = [p.parent.parent for p in drive.rglob("params.npz")] or [drive]
-        seen.append(sorted(p.name for p in folder.glob("*")) if folder.exists() else [])
+        seen.append(updates(folder))
 
     fit(walk(WalkConfig(total=8)), "run", save_updates=1, hooks=[hook])
-    always = ["config.json", "manifest.json", "policy"]
-    assert seen[1] == seen[2] == seen[3] == [*always, "run-1.tar"]
-    assert seen[4] == [*always, "run-1.tar", "run-4.tar"] and seen[7] == [*always, "run-4.tar", "run-7.tar"]
-    assert sorted(p.name for p in kept(drive).iterdir()) == [*always, "run-7.tar", "run-8.tar"]
-    entries = json.loads((kept(drive) / "manifest.json").read_text())["archives"]
-    assert [entry["update"] for entry in entries] == [8, 7]
+    assert seen[1] == seen[2] == seen[3] == [1]
+    assert seen[4] == [1, 4] and seen[7] == [4, 7] and updates(kept(drive)) == [7, 8]
+    assert {p.name for p in kept(drive).iterdir() if p.suffix != ".tar"} == {"config.json", "policy"}
     for name in ("policy/params.npz", "config.json"):  # load_policy(that folder) works
         assert (kept(drive) / name).read_bytes() == (Path("run") / name).read_bytes()
 
@@ -95,14 +103,15 @@ def test_a_damaged_archive_is_passed_over(
     chunks(1)
     for at in (4, 7):
         fit(walk(), "run", hooks=[stop_at(at)])
-    path = kept(drive) / "run-7.tar"
+    path = tar_of(kept(drive), 7)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data) if damage == "flipped" else path.unlink()
     shutil.rmtree("run")
     result = fit(walk(), "run", hooks=[stop_at(9)])
     said = capsys.readouterr().out
-    assert "run-7.tar cannot be used (" in said and "the one before is tried" in said and "as of update 4" in said
+    words = f"{path.name} cannot be used (it is not what was written); the one before is tried"
+    assert (words in said) == (damage == "flipped") and "as of update 4" in said
     assert result.update == 9
 
 
@@ -132,10 +141,9 @@ def test_a_run_that_finished_unarchived_is_archived_when_it_is_shown(drive: Path
     assert not drive.exists()
     os.environ["MXNB_ARCHIVE"] = str(drive)
     fit(walk(), "run")
-    assert (kept(drive) / "run-12.tar").exists()
-    before = (kept(drive) / "manifest.json").read_bytes()
+    before = tar_of(kept(drive), 12).stat()
     fit(walk(), "run")
-    assert (kept(drive) / "manifest.json").read_bytes() == before
+    assert updates(kept(drive)) == [12] and tar_of(kept(drive), 12).stat() == before
 
 
 def test_where_the_archive_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +184,7 @@ def test_killed_while_it_is_brought_back(drive: Path, chunks: Any, monkeypatch: 
             patch.setattr(Path, "replace", move(Path.replace))
             patch.setattr(Path, "rename", move(Path.rename))
             try:
-                archive.unpack(Path("run"), lambda folder: None)
+                archive.unpack(Path("run"), lambda folder, update: None)
             except KeyboardInterrupt:
                 pass
             else:
@@ -224,7 +232,7 @@ def test_a_run_never_begins_anew_by_itself(local: str, drive: Path, chunks: Any)
     chunks(1)
     fit(walk(), "run", hooks=[stop_at(7)])
     shutil.rmtree("run/checkpoints/steps/7/state") if local == "damaged" else shutil.rmtree("run")
-    tar = kept(drive) / "run-7.tar"
+    tar = tar_of(kept(drive), 7)
     whole = tar.read_bytes()
     tar.write_bytes(whole[: len(whole) // 2])
     rows = Path("run/metrics.jsonl").read_bytes() if local == "damaged" else b""
@@ -235,15 +243,6 @@ def test_a_run_never_begins_anew_by_itself(local: str, drive: Path, chunks: Any)
         assert local == "gone" or Path("run/metrics.jsonl").read_bytes() == rows
     tar.write_bytes(whole)
     assert fit(walk(), "run").update == 12 and len(rows_of(Path("run"))) == 12
-
-
-def test_an_archive_without_a_manifest_is_found_by_its_names(drive: Path, chunks: Any) -> None:
-    chunks(1)
-    fit(walk(), "run", hooks=[stop_at(7)])
-    (kept(drive) / "manifest.json").write_text("")
-    shutil.rmtree("run")
-    assert fit(walk(), "run", hooks=[stop_at(8)]).update == 8
-    assert [row["update"] for row in rows_of(Path("run"))] == list(range(1, 9))
 
 
 def test_resume_false_never_takes_the_old_archive(drive: Path, chunks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +286,7 @@ def test_the_archive_of_another_configuration_is_refused_and_nothing_moves(drive
     shutil.rmtree("run")
     with pytest.raises(ValueError, match=r"lr: 0\.5 there, 0\.25 asked for"):
         fit(walk(WalkConfig(lr=0.25)), "run")
-    assert {p.name for p in Path("run").iterdir()} == {"lock"} and (kept(drive) / "run-4.tar").exists()
+    assert {p.name for p in Path("run").iterdir()} == {"lock"} and updates(kept(drive)) == [4]
     assert fit(walk(), "run").update == 12  # with the right values it goes on
 
 
@@ -297,16 +296,7 @@ def test_an_archive_that_got_further_is_never_overwritten(drive: Path, chunks: A
     old = kept(drive)
     archive._pack(Path("run"), old, 3)  # as a run that was begun anew would
     assert {p.name for p in old.parent.iterdir()} == {"run", "run.old1"}
-    assert (old.parent / "run.old1" / "run-7.tar").exists() and (old / "run-3.tar").exists()
-
-
-@pytest.mark.parametrize("content", ["", "{half", "[]", '{"archives": [{"file": "x"}]}'])
-def test_a_damaged_manifest_stops_nothing(content: str, drive: Path, chunks: Any) -> None:
-    chunks(1)
-    fit(walk(), "run", hooks=[stop_at(3)])
-    (kept(drive) / "manifest.json").write_text(content)
-    assert fit(walk(), "run", hooks=[stop_at(6)]).update == 6
-    assert archive.archives(Path("run"))[0]["update"] == 6
+    assert updates(old.parent / "run.old1") == [7] and updates(old) == [3]
 
 
 def test_side_runs_are_packed_without_their_checkpoints(drive: Path) -> None:
@@ -314,11 +304,82 @@ def test_side_runs_are_packed_without_their_checkpoints(drive: Path) -> None:
     fit(walk(), "run/compare/other")
     (Path("run") / "link").symlink_to("metrics.jsonl")
     archive.Archive(Path("run"))(12, last=True)
-    with tarfile.open(kept_of(drive, "run") / "run-12.tar") as tar:
+    (path,) = drive.rglob("run/run-12-*.tar")
+    with tarfile.open(path) as tar:
         names = tar.getnames()
     assert "compare/other/metrics.jsonl" in names and "checkpoints/steps/12" in names
     assert not any("compare/other/checkpoints" in name or name.endswith(("lock", "link")) for name in names)
 
 
-def kept_of(drive: Path, name: str) -> Path:
-    return next(path.parent for path in drive.rglob("manifest.json") if path.parent.name == name)
+def test_an_older_archive_never_replaces_what_is_here(drive: Path, chunks: Any) -> None:
+    """The newest one is half uploaded and the one before is behind the folder here: its rows stay as they are."""
+    chunks(1)
+    for at in (4, 7):
+        fit(walk(), "run", hooks=[stop_at(at)])
+    tar = tar_of(kept(drive), 7)
+    tar.write_bytes(tar.read_bytes()[:1000])
+    shutil.rmtree("run")
+    del os.environ["MXNB_ARCHIVE"]
+    fit(walk(), "run", hooks=[stop_at(5)])
+    before = Path("run/metrics.jsonl").read_bytes()
+    os.environ["MXNB_ARCHIVE"] = str(drive)
+    seen = []
+
+    def look(run_dir: Path, rows: Any) -> None:
+        seen.append((rows[0]["update"], (run_dir / "metrics.jsonl").read_bytes().startswith(before)))
+
+    assert fit(walk(), "run", hooks=[look]).status == "done" and seen[0] == (6, True)
+
+
+def test_a_checkpoint_damaged_before_it_was_archived_gives_way_to_the_archive_before(
+    drive: Path, chunks: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chunks(1)
+    for at in (4, 7):
+        fit(walk(), "run", hooks=[stop_at(at)])
+    newest, folder = Path("run/checkpoints/steps/7"), kept(drive)
+    shutil.rmtree(newest / "state")
+    tar_of(folder, 7).unlink()
+    archive._pack(Path("run"), folder, 7)  # whole as a file, with a checkpoint that is not
+    shutil.rmtree("run")
+    capsys.readouterr()
+    assert fit(walk(), "run", hooks=[stop_at(8)]).update == 8
+    said = capsys.readouterr().out
+    assert "cannot be used (the checkpoint of update 7 is damaged" in said and "goes on after update 4 of 12" in said
+    assert [row["update"] for row in rows_of(Path("run"))] == list(range(1, 9))
+
+
+def test_killed_while_it_is_archived(drive: Path, chunks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every move and removal: what is there counts, and nothing is left in the end."""
+    chunks(1)
+    fit(walk(), "run", hooks=[stop_at(5)])
+    moves = 0
+    while True:
+        moves, done = moves + 1, [0]
+
+        def seam(how: Any) -> Any:
+            def called(path: Path, *args: Any, **options: Any) -> Any:
+                done[0] += 1  # noqa: B023
+                if done[0] >= moves:  # noqa: B023
+                    raise KeyboardInterrupt
+                return how(path, *args, **options)
+
+            return called
+
+        (Path("run") / "mine.txt").write_text(str(moves))  # other bytes, another name
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", seam(Path.replace))
+            patch.setattr(Path, "unlink", seam(Path.unlink))
+            try:
+                archive.Archive(Path("run"))(5, last=True)
+            except KeyboardInterrupt:
+                pass
+            else:
+                break
+        shutil.copytree("run", "there")
+        shutil.rmtree("run")
+        archive.unpack(Path("run"), lambda folder, update: None)
+        assert Path("run/checkpoints/steps/5").exists() and len(rows_of(Path("run"))) == 5
+        shutil.rmtree("run")
+        Path("there").rename("run")
+    assert moves > 4 and updates(kept(drive)) == [5] and not list(kept(drive).glob(".*.part"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -20,6 +21,7 @@ from tiny import masked, sha256
 from walking import WalkConfig, rows_of, stop_at, timeless, walk
 
 from mxnb.agents.ppo import PPOConfig, ppo
+from mxnb.run.checkpoint import Lost
 from mxnb.run.fit import fit
 
 
@@ -286,8 +288,56 @@ def test_a_lost_or_damaged_config_is_no_door_for_another_one(tmp_path: Path, chu
     (tmp_path / "config.json").unlink()
     with pytest.raises(ValueError, match=r"the checkpoint of update 4 in .*:\n  lr: 0\.5 there, 0\.25"):
         fit(walk(WalkConfig(lr=0.25)), tmp_path)
-    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"the checkpoint of update 4 in .*:\n  seed: 0 there, 1 asked for"):
+        fit(walk(), tmp_path, seed=1)
+    assert not (tmp_path / "config.json").exists() and read(tmp_path, "status.json")["status"] == "interrupted"
+    assert len(rows_of(tmp_path)) == 4
+    assert fit(walk(), tmp_path).update == 12 and read(tmp_path, "config.json")["config"]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("stop", [4, 99])
+def test_a_run_without_its_checkpoints_never_begins_anew_by_itself(stop: int, tmp_path: Path, chunks: Any) -> None:
+    chunks(1)
+    status = fit(walk(), tmp_path / "run", hooks=[stop_at(stop)]).status
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "steps")
+    rows = rows_of(tmp_path / "run")
+    for _ in range(2):
+        with pytest.raises(Lost, match=r"a run that was saved, but none of its checkpoints. .* resume=False"):
+            fit(walk(), tmp_path / "run")
+        assert rows_of(tmp_path / "run") == rows and read(tmp_path / "run", "status.json")["status"] == status
+    assert fit(walk(), tmp_path / "run", resume=False).status == "done"
+    assert rows_of(tmp_path / "run.old1") == rows
+
+
+def test_resume_false_without_a_config_begins_anew_too(tmp_path: Path, chunks: Any) -> None:
+    chunks(1)
+    fit(walk(), tmp_path / "run", hooks=[stop_at(4)])
+    (tmp_path / "run" / "config.json").unlink()
+    assert fit(walk(), tmp_path / "run", resume=False, hooks=[stop_at(2)]).update == 2
+    assert steps_in(tmp_path / "run.old1") == [4]
+
+
+def test_rows_behind_the_checkpoint_go_wherever_they_stand(tmp_path: Path, chunks: Any) -> None:
+    """As where metrics.jsonl is another sitting's, whose rows are shorter."""
+    chunks(1)
+    fit(walk(), tmp_path, hooks=[stop_at(7)])
+    shutil.copytree(tmp_path / "checkpoints" / "steps" / "7", tmp_path / "seven")
+    short = "".join(json.dumps(row) + "\n" for row in timeless(tmp_path))
+    fit(walk(), tmp_path)
+    for step in steps_in(tmp_path):
+        shutil.rmtree(tmp_path / "checkpoints" / "steps" / str(step))
+    shutil.move(tmp_path / "seven", tmp_path / "checkpoints" / "steps" / "7")
+    rest = (json.dumps({"update": update}) + "\n" for update in range(8, 100))
+    (tmp_path / "metrics.jsonl").write_text(short + "".join(rest))
     assert fit(walk(), tmp_path).update == 12
+    assert [row["update"] for row in rows_of(tmp_path)] == list(range(1, 13))
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    fit(walk(), tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(read(tmp_path, "config.json") | {"schema": 2}))
+    with pytest.raises(ValueError, match=r"config.json has schema 2, this version of mxnb reads 1; upgrade mxnb"):
+        fit(walk(), tmp_path)
 
 
 def test_other_versions_are_told(tmp_path: Path, chunks: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -389,6 +439,11 @@ def test_a_warm_start_begins_with_the_other_policy(tmp_path: Path) -> None:
         fit(walk(), tmp_path / "first", init_from=tmp_path / "second")
     again = fit(walk(WalkConfig(lr=0.0)), tmp_path / "second", init_from=tmp_path / "first")  # the same: it is shown
     assert again.update == 12
+    moved = fit(walk(), tmp_path / "moved", init_from=tmp_path / "first")
+    (tmp_path / "moved" / "config.json").unlink()  # damaged, say; its own policy stays the one it has learned
+    assert fit(walk(), tmp_path / "moved", init_from=tmp_path / "first").update == 12
+    with np.load(tmp_path / "moved" / "policy" / "params.npz") as stored:
+        np.testing.assert_array_equal(stored["['w']"], moved.state.policy["w"])
 
 
 def test_a_warm_start_that_was_killed_before_its_first_save(tmp_path: Path) -> None:

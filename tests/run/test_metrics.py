@@ -56,13 +56,15 @@ def test_rows_survive_the_file_and_a_torn_last_line_is_dropped(tmp_path: Path) -
 
 def test_rows_are_cut_back_to_a_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    first = write_rows(path, [{"a": 1}], 0)
-    second = write_rows(path, [{"a": 2}], first)
-    assert cut_back(path, first) == first and read_rows(path) == [{"a": 1}]
-    path.write_text(path.read_text() + '{"a"')  # shorter than the checkpoint says, and torn: no zeros are put in
-    assert cut_back(path, second) == first and path.read_text() == '{"a": 1}\n'
+    first = write_rows(path, [{"update": 1}], 0)
+    second = write_rows(path, [{"update": 2}], first)
+    assert cut_back(path, first, 2) == first and read_rows(path) == [{"update": 1}]
+    path.write_text(path.read_text() + '{"update"')  # shorter than the checkpoint says, and torn: no zeros are put in
+    assert cut_back(path, second, 2) == first and path.read_text() == '{"update": 1}\n'
+    write_rows(path, [{"update": 2}, {"update": 3}], first)
+    assert cut_back(path, 999, 2) == second and len(read_rows(path)) == 2  # the offset is of a longer file
     path.unlink()
-    assert cut_back(path, second) == 0 and read_rows(path) == []
+    assert cut_back(path, second, 2) == 0 and read_rows(path) == []
 
 
 def test_final_metrics_are_means_over_the_last_tenth() -> None:
