@@ -175,7 +175,7 @@ def run_root() -> Path:
     return here / "papermill_runs" / "local"
 
 
-SCHEMA = 1  # of a run folder's config.json and policy; an older one is migrated where it is read
+SCHEMA = 1  # of config.json, and so of the policy that it describes
 
 
 def check_schema(stored: Mapping[str, Any], path: Path) -> None:

@@ -16,10 +16,11 @@ import tarfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mxnb.config import run_root
+from mxnb.config import policy_file, run_root
 from mxnb.run.checkpoint import Damaged
 from mxnb.run.folder import Refused, free_name, shown
 
@@ -66,13 +67,16 @@ class Stored(NamedTuple):
     path: Path
 
 
-def archives(run_dir: Path) -> list[Stored]:
-    """The archived states of a run, the newest first."""
+def was_archived(run_dir: Path) -> bool:
+    """Whether the archive knows of this run, be it by its policy alone."""
     folder = archive_folder(run_dir)
-    return _stored(folder) if folder is not None else []
+    return bool(_stored(folder)) or (folder is not None and policy_file(folder).exists())
 
 
-def _stored(folder: Path) -> list[Stored]:
+def _stored(folder: Path | None) -> list[Stored]:
+    """The archived states of a run, the newest first."""
+    if folder is None:
+        return []
     names = ((_NAME.fullmatch(path.name), path) for path in folder.glob("run-*.tar"))
     return sorted((Stored(int(name[1]), name[2], path) for name, path in names if name), reverse=True)
 
@@ -94,14 +98,24 @@ class Archive:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _copy_policy(self.run_dir, self.folder)
-            if last or time.monotonic() - self.at >= self.every:
-                _pack(self.run_dir, self.folder, update)
-                self.at = time.monotonic()
+            try:
+                if last or time.monotonic() - self.at >= self.every:
+                    _pack(self.run_dir, self.folder, update)
+                    self.at = time.monotonic()
+            finally:  # after it: a policy there says that a run can be brought back
+                _copy_policy(self.run_dir, self.folder)
             self.failed = False
         except Exception as error:
-            if not self.failed:
-                print(f"warning: the archive {self.folder} could not be written ({error}); the run goes on", flush=True)
+            if last or not self.failed:
+                cure = (
+                    "mount Drive and make room on it"
+                    if in_colab()
+                    else "set MXNB_ARCHIVE to a folder that can be written"
+                )
+                goes_on = "this run has no newest copy there" if last else "the run goes on and tries again"
+                print(
+                    f"warning: the archive {self.folder} could not be written ({error}): {goes_on}; {cure}", flush=True
+                )
             self.failed = True
 
     def catch_up(self, update: int) -> None:
@@ -114,28 +128,25 @@ def unpack(run_dir: Path, check: Callable[[Path, int], Any], above: int = -1) ->
     """Brings the newest archived state that is whole into `run_dir`, with a word; whether there was one.
 
     check(folder, update) raises where the archived run is another one's, and nothing is moved then; or `Damaged`, and
-    the one before is tried. Only states of updates above `above` count. What is in `run_dir` stays but for the files
-    that the archive has too, and the checkpoint counts only when all else is in place.
+    the one before is tried. An OSError, of a Drive that does not answer or a disk that is full, says nothing about the
+    archive and is the caller's. Only states of updates above `above` count. What is in `run_dir` stays but for the
+    files that the archive has too, and the checkpoint counts only when all else is in place.
     """
-    for update, digest, path in archives(run_dir):
+    for update, digest, path in _stored(archive_folder(run_dir)):
         if update <= above:
             break
         fresh = run_dir / ".unpacking"
         try:
             if _sha256(path) != digest:
-                raise OSError("it is not what was written")
+                raise Damaged("it is not what was written")
             shutil.rmtree(fresh, ignore_errors=True)
             with tarfile.open(path) as tar:
                 careful: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
                 tar.extractall(fresh, **careful)
-        except (OSError, tarfile.TarError) as error:
-            _pass_over(path, error)
-            continue
-        try:
             check(fresh, update)
             _merge(fresh, run_dir)
-        except Damaged as error:
-            _pass_over(path, error)
+        except (Damaged, tarfile.TarError) as error:
+            print(f"the archive {path} cannot be used ({error})", flush=True)
             continue
         except Refused as error:
             raise Refused(str(error).replace(str(fresh), f"the archive {path}")) from None
@@ -144,10 +155,6 @@ def unpack(run_dir: Path, check: Callable[[Path, int], Any], above: int = -1) ->
         print(f"brought {shown(run_dir)} back from {path}, as of update {update:,}", flush=True)
         return True
     return False
-
-
-def _pass_over(path: Path, error: Exception) -> None:
-    print(f"the archive {path} cannot be used ({error}); the one before is tried", flush=True)
 
 
 def _merge(source: Path, target: Path) -> None:
@@ -178,14 +185,13 @@ def _pack(run_dir: Path, folder: Path, update: int) -> None:
     if any(stored.update > update for stored in _stored(folder)):  # of a run that had got further than this one
         set_archive_aside(run_dir)
         folder.mkdir(parents=True)
-        _copy_policy(run_dir, folder)
     for torn in folder.glob(".*.part"):
         torn.unlink()
     fresh = folder / f".run-{update}.part"
     try:
         with tarfile.open(fresh, "w") as tar:
             for part in sorted(run_dir.iterdir()):
-                tar.add(part, part.name, filter=_worth_keeping)
+                tar.add(part, part.name, filter=partial(_worth_keeping, run_dir))
             for part in (f"checkpoints/steps/{update}", "checkpoints/best"):
                 if (run_dir / part).exists():
                     tar.add(run_dir / part, part)
@@ -199,10 +205,11 @@ def _pack(run_dir: Path, folder: Path, update: int) -> None:
             old.path.unlink(missing_ok=True)
 
 
-def _worth_keeping(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """None for what a resumed run does not need, at every depth: side runs have archives of their own."""
+def _worth_keeping(run_dir: Path, info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """None for what a resumed run does not need, and for side runs, which have archives of their own."""
     name = Path(info.name)
-    return None if any(name.match(pattern) for pattern in _LEFT_OUT) or info.issym() or info.islnk() else info
+    left_out = any(name.match(pattern) for pattern in _LEFT_OUT) or (run_dir / name / "config.json").exists()
+    return None if left_out or info.issym() or info.islnk() else info
 
 
 def _copy_policy(run_dir: Path, folder: Path) -> None:

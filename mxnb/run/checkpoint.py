@@ -8,11 +8,11 @@ for the newest checkpoint. What fails verification is set aside in checkpoints/b
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
 import shutil
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +39,7 @@ class Damaged(ValueError):
 
 
 class Lost(ValueError):
-    """There are checkpoints, and none of them can be trusted; damaged: {update: what is wrong with it}."""
+    """A run was saved, and no checkpoint of it can be trusted or found; damaged: {update: what is wrong with it}."""
 
     def __init__(self, words: str, damaged: dict[int, str] | None = None) -> None:
         super().__init__(words)
@@ -267,10 +267,12 @@ def load_params(path: Path, shapes: Any) -> Any:
     """Parameters from `save_params`, in the structure of `shapes`; ValueError where they do not fit."""
     keyed, tree = jax.tree_util.tree_flatten_with_path(shapes)
     names = [jax.tree_util.keystr(key) for key, _ in keyed]
+    data = io.BytesIO(path.read_bytes())
     try:
-        with open(path, "rb") as file:
-            stored = dict(np.load(file))  # every entry is read, and so checked by zip's own sums
-    except (zipfile.BadZipFile, ValueError, EOFError, TypeError) as error:
+        stored = dict(np.load(data))  # every entry is read, and so checked by zip's own sums
+    except MemoryError:
+        raise
+    except Exception as error:  # a flipped byte raises nearly anything
         words = f"{path} is damaged ({error}); a checkpoint has the policy too: load_policy(run, N)"
         raise Damaged(words) from None
     if sorted(names) != sorted(stored):

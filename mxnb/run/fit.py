@@ -89,7 +89,7 @@ def fit(
       FileNotFoundError: init_from has no policy.
       FloatingPointError: the loss is not a number; the newest checkpoint is from before.
       mxnb.run.lock.InUse: another process trains in this folder.
-      mxnb.run.checkpoint.Lost: there are checkpoints, and all of them are damaged; nothing was moved.
+      mxnb.run.checkpoint.Lost: this run was saved, and neither the folder nor the archive has a whole checkpoint.
       OSError: the last checkpoint could not be written; the newest one is whole.
     """
     run_dir = Path(run_dir)

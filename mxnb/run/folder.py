@@ -28,11 +28,13 @@ def check_run(agent: Any, run_dir: Path, seed: int, resume: bool, init_from: str
     Refused if it holds a run of another configuration or its config.json cannot be read, or if init_from comes too
     late; ValueError if the policy there does not fit; FileNotFoundError if there is none.
     """
+    from mxnb.run.archive import was_archived
+
     path = run_dir / "config.json"
     goes_on = path.exists() and resume
     known = _load(path) if goes_on else {}
     same = init_from and Path(known.get("init_from", "")).name == Path(init_from).resolve().name
-    if init_from and not same and not (resume and _archived(run_dir)):
+    if init_from and not same and not (resume and not path.exists() and was_archived(run_dir)):
         _check_start(agent, run_dir, resume, Path(init_from))
     if not goes_on:
         return []
@@ -40,12 +42,13 @@ def check_run(agent: Any, run_dir: Path, seed: int, resume: bool, init_from: str
     return check_config(agent, {name: known[name] for name in who} | known["config"], str(run_dir), who)
 
 
-def check_config(agent: Any, theirs: dict[str, Any], where: str, who: dict[str, Any] | None = None) -> list[str]:
+def check_config(agent: Any, theirs: dict[str, Any], where: str, who: dict[str, Any]) -> list[str]:
     """The harmless differences between a stored configuration and `agent`'s, in words; Refused where others differ.
 
+    who: the agent's name and the seed that `theirs` is compared with, where it has them.
     A Config may name the fields that a resumed run may change without becoming another run, as `harmless`.
     """
-    ours = {**(who or {}), **json.loads(json.dumps(as_json(agent.config)))}
+    ours = {**who, **json.loads(json.dumps(as_json(agent.config)))}
     differ = [k for k in sorted({*ours, *theirs}) if ours.get(k) != theirs.get(k)]
     words = {k: f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} asked for" for k in differ}
     if set(differ) - set(getattr(agent.config, "harmless", ())):
@@ -70,7 +73,10 @@ def _load(path: Path) -> dict[str, Any]:
             f"{path} is damaged. Remove it, and start the run as before: it is written anew, and compared with what "
             "the newest checkpoint knows"
         )
-    check_schema(known, path)
+    try:
+        check_schema(known, path)
+    except ValueError as error:
+        raise Refused(str(error)) from None
     return known
 
 
@@ -91,12 +97,6 @@ def _check_start(agent: Any, run_dir: Path, resume: bool, init_from: Path) -> No
     if run_dir.resolve() == init_from.resolve():
         raise Refused("init_from is the folder that the run itself would begin in; use another run_dir")
     load_params(policy_file(init_from), jax.eval_shape(agent.init, jax.random.key(0)).policy)
-
-
-def _archived(run_dir: Path) -> bool:
-    from mxnb.run.archive import archives
-
-    return bool(archives(run_dir))
 
 
 def _sweep(run_dir: Path) -> None:
@@ -129,7 +129,9 @@ def free_name(path: Path) -> Path:
 
 def set_aside(run_dir: Path) -> None:
     """Renames an earlier run's folder, so that another can take its place."""
-    if any((run_dir / name).exists() for name in ("config.json", "metrics.jsonl", "checkpoints")):
+    if any(
+        (run_dir / name).exists() for name in ("config.json", "result.json", "metrics.jsonl", "checkpoints", "policy")
+    ):
         aside = run_dir.rename(free_name(run_dir))
         print(f"resume=False: the earlier run is kept in {shown(aside)}")
 
@@ -160,13 +162,13 @@ def prepare(agent: Any, run_dir: Path, seed: int, init_from: str | Path | None) 
         "device": jax.devices()[0].device_kind,
         **({"init_from": shown(Path(init_from))} if init_from else {}),
     }
-    if init_from:  # a copy of our own: that run may train on
+    if init_from and policy_file(init_from).exists():  # a copy of our own: that run may train on
         start_file(run_dir).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(policy_file(init_from), start_file(run_dir))
     return _described(agent, seed) | extra
 
 
-def record(run_dir: Path, about: dict[str, Any]) -> None:
+def write_config(run_dir: Path, about: dict[str, Any]) -> None:
     """Writes config.json where it does not say so already, once the run is known to be the one that it describes."""
     path = run_dir / "config.json"
     known = _load(path) if path.exists() else {}

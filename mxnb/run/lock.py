@@ -34,7 +34,10 @@ def locked(run_dir: Path) -> Iterator[None]:
     file systems without locks, the heartbeat counts: it is watched for 50 seconds, and if it does not move, its owner
     is dead. `InUse` names the process that holds the folder. The folder may be renamed while the lock is held.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"the run folder {run_dir} cannot be made ({error}); use another run_dir") from None
     if fcntl is None:
         yield
         return
@@ -58,8 +61,10 @@ def held(run_dir: Path) -> bool:
         return True
     try:
         file = os.open(run_dir / "lock", os.O_RDWR)
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError:  # another user's, say
+        return True
     try:
         return not _flock(file)
     except BlockingIOError:

@@ -14,8 +14,17 @@ import jax
 
 from mxnb.config import policy_file
 from mxnb.run import checkpoint
-from mxnb.run.archive import Archive, archive_folder, archives, in_colab, unpack
-from mxnb.run.folder import check_config, check_run, record, start_file, write_status
+from mxnb.run.archive import Archive, archive_folder, in_colab, unpack, was_archived
+from mxnb.run.folder import (
+    check_config,
+    check_run,
+    read_status,
+    read_update,
+    shown,
+    start_file,
+    write_config,
+    write_status,
+)
 from mxnb.run.metrics import cut_back, judge, read_rows, write_rows
 
 
@@ -51,7 +60,9 @@ def start(agent: Any, run_dir: Path, seed: int, manager: Any, about: dict[str, A
     shapes = jax.eval_shape(agent.init, key)
     found = _newest(agent, run_dir, seed, manager, shapes)
     if found is None:
-        record(run_dir, about)
+        write_config(run_dir, about)
+        if before := len(read_rows(run_dir / "metrics.jsonl")):
+            print(f"nothing was saved before this run stopped; its {before:,} updates are made again")
         (run_dir / "metrics.jsonl").write_text("")
         started = time.perf_counter()
         # Placed as a restored state is, or resuming would compile another program.
@@ -68,7 +79,9 @@ def start(agent: Any, run_dir: Path, seed: int, manager: Any, about: dict[str, A
     who = {name: about[name] for name in ("agent", "seed") if name in meta}
     theirs = {name: meta[name] for name in who} | meta["config"]
     check_config(agent, theirs, f"the checkpoint of update {update} in {run_dir}", who)
-    record(run_dir, about)
+    if not (run_dir / "config.json").exists():
+        about.pop("init_from", None)  # it is not known how this run began
+    write_config(run_dir, about)
     written = cut_back(run_dir / "metrics.jsonl", meta["metrics_offset"], update)
     rows = read_rows(run_dir / "metrics.jsonl")
     print(f"{agent.name} on {agent.spec.id}: goes on after update {update:,} of {agent.num_updates:,}")
@@ -84,8 +97,16 @@ def start(agent: Any, run_dir: Path, seed: int, manager: Any, about: dict[str, A
 def fetch(agent: Any, run_dir: Path, seed: int, init_from: str | Path | None) -> None:
     """Brings the archived run into `run_dir` if it got further than what is there; the folder's lock is held."""
     here = max(checkpoint.kept_updates(run_dir), default=-1)
-    unpack(run_dir, lambda folder, update: check_run(agent, folder, seed, True, init_from), above=here)
-    if in_colab() and archive_folder(run_dir) is None:
+
+    def check(folder: Path, update: int) -> None:
+        check_run(agent, folder, seed, True, init_from)
+        if here >= 0:  # a checkpoint that cannot be trusted must not replace the rows of what is here
+            checkpoint.restore_at(folder, update, jax.eval_shape(agent.init, jax.random.key(0)))
+
+    unpack(run_dir, check, above=here)
+    if (folder := archive_folder(run_dir)) is not None:
+        print(f"archived in {shown(folder)}")
+    elif in_colab():
         print("not archived: a Drive that is mounted before the run would keep it when Colab disconnects")
 
 
@@ -94,31 +115,39 @@ def _newest(agent: Any, run_dir: Path, seed: int, manager: Any, shapes: Any) -> 
 
     Raises `Lost` where there was one and neither has a whole checkpoint.
     """
+    found, lost, damaged = None, None, {}
     try:
         found = checkpoint.restore(manager, shapes)
-    except checkpoint.Lost as lost:
-        damaged = lost.damaged
+    except checkpoint.Lost as error:
+        lost, damaged = error, error.damaged
 
-        def replace(folder: Path, update: int) -> None:
-            check_run(agent, folder, seed, True, None)
-            checkpoint.restore_at(folder, update, shapes)
-            checkpoint.set_aside(manager, damaged)
+    def check(folder: Path, update: int) -> None:
+        check_run(agent, folder, seed, True, None)
+        checkpoint.restore_at(folder, update, shapes)
+        checkpoint.set_aside(manager, damaged)
 
-        if not unpack(run_dir, replace):
-            raise
+    if unpack(run_dir, check, above=int(found[1]["update"]) if found else -1):
         manager.reload()
         found = checkpoint.restore(manager, shapes)
-    if found is None and (stored := archives(run_dir)):
+    elif lost:
+        raise lost
+    if found is None and was_archived(run_dir):
         raise checkpoint.Lost(
-            f"{archive_folder(run_dir)} has this run as of update {stored[0].update}; it cannot be brought back. "
-            "Make it readable and start again, or begin anew with resume=False (--no-resume), which keeps it aside."
+            f"{archive_folder(run_dir)} has this run, and no run-*.tar in it can be used. Bring one back from a copy "
+            "and start again, or begin anew with resume=False (--no-resume), which keeps that folder aside."
         )
-    if found is None and (policy_file(run_dir).exists() or (run_dir / "result.json").exists()):
+    if found is None and _was_saved(run_dir):
         raise checkpoint.Lost(
             f"{run_dir} holds a run that was saved, but none of its checkpoints. Bring checkpoints/steps back from a "
             "copy, or begin anew with resume=False (--no-resume), which keeps this folder aside."
         )
     return found
+
+
+def _was_saved(run_dir: Path) -> bool:
+    """Whether there must have been a checkpoint. A run that failed early tells of its updates without one."""
+    told = read_update(run_dir) > 0 and read_status(run_dir) in ("running", "interrupted", "done")
+    return told or policy_file(run_dir).exists() or (run_dir / "result.json").exists()
 
 
 def write_new_rows(run: Run) -> None:

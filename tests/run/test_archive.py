@@ -110,7 +110,7 @@ def test_a_damaged_archive_is_passed_over(
     shutil.rmtree("run")
     result = fit(walk(), "run", hooks=[stop_at(9)])
     said = capsys.readouterr().out
-    words = f"{path.name} cannot be used (it is not what was written); the one before is tried"
+    words = f"{path.name} cannot be used (it is not what was written)"
     assert (words in said) == (damage == "flipped") and "as of update 4" in said
     assert result.update == 9
 
@@ -122,7 +122,9 @@ def test_a_folder_that_cannot_be_written_stops_nothing(
     drive.write_text("a file where the folder should be")
     assert fit(walk(), "run", save_updates=1).status == "done"
     said = capsys.readouterr().out
-    assert said.count("could not be written (") == 1 and "the run goes on" in said
+    assert said.count("could not be written (") == 2  # at first, and at the end
+    assert said.count("the run goes on and tries again; set MXNB_ARCHIVE to a folder that can be written") == 1
+    assert "has no newest copy there; set MXNB_ARCHIVE" in said
 
 
 def test_resume_false_keeps_the_old_archive_apart(drive: Path, chunks: Any) -> None:
@@ -241,6 +243,10 @@ def test_a_run_never_begins_anew_by_itself(local: str, drive: Path, chunks: Any)
             fit(walk(), "run")
         assert tar.exists() and not Path("run/checkpoints/bad").exists()
         assert local == "gone" or Path("run/metrics.jsonl").read_bytes() == rows
+    if local == "gone":
+        tar.unlink()  # not even the tar is left, but the policy is
+        with pytest.raises(Lost, match=r"has this run, and no run-\*\.tar in it can be used"):
+            fit(walk(), "run")
     tar.write_bytes(whole)
     assert fit(walk(), "run").update == 12 and len(rows_of(Path("run"))) == 12
 
@@ -299,16 +305,68 @@ def test_an_archive_that_got_further_is_never_overwritten(drive: Path, chunks: A
     assert updates(old.parent / "run.old1") == [7] and updates(old) == [3]
 
 
-def test_side_runs_are_packed_without_their_checkpoints(drive: Path) -> None:
+def test_side_runs_come_back_from_their_own_archives(drive: Path) -> None:
     fit(walk(), "run")
     fit(walk(), "run/compare/other")
     (Path("run") / "link").symlink_to("metrics.jsonl")
+    Path("run/figures").mkdir()
+    Path("run/figures/curve.png").write_text("a picture")
     archive.Archive(Path("run"))(12, last=True)
     (path,) = drive.rglob("run/run-12-*.tar")
     with tarfile.open(path) as tar:
         names = tar.getnames()
-    assert "compare/other/metrics.jsonl" in names and "checkpoints/steps/12" in names
-    assert not any("compare/other/checkpoints" in name or name.endswith(("lock", "link")) for name in names)
+    assert "figures/curve.png" in names and "checkpoints/steps/12" in names
+    assert not any("other" in name or name.endswith(("lock", "link")) for name in names)
+    shutil.rmtree("run")
+    (side,) = drive.rglob("other")
+    shutil.rmtree(side)  # the machine went before the side run was archived
+    assert fit(walk(), "run").status == fit(walk(), "run/compare/other").status == "done"
+
+
+def test_a_drive_that_does_not_answer_stops_the_start(
+    drive: Path, chunks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing about the archive, which must neither be passed over nor put away."""
+    chunks(1)
+    for at in (4, 7):
+        fit(walk(), "run", hooks=[stop_at(at)])
+    shutil.rmtree("run")
+
+    def fail(path: Path) -> str:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"):
+        patch.setattr(archive, "_sha256", fail)
+        fit(walk(), "run")
+    assert updates(kept(drive)) == [4, 7]
+    assert fit(walk(), "run", hooks=[stop_at(8)]).update == 8
+
+
+def test_an_archive_between_whole_and_damaged_checkpoints_is_taken(
+    drive: Path, chunks: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chunks(1)
+    for at in (3, 5):
+        fit(walk(), "run", hooks=[stop_at(at)])
+    del os.environ["MXNB_ARCHIVE"]
+    fit(walk(), "run", hooks=[stop_at(7)])
+    os.environ["MXNB_ARCHIVE"] = str(drive)
+    for update in (5, 7):
+        shutil.rmtree(f"run/checkpoints/steps/{update}/state")
+    assert fit(walk(), "run", hooks=[stop_at(8)]).update == 8
+    assert "goes on after update 5 of 12" in capsys.readouterr().out
+    assert [row["update"] for row in rows_of(Path("run"))] == list(range(1, 9))
+
+
+def test_a_start_that_comes_too_late_is_refused_with_an_archive_too(drive: Path, chunks: Any) -> None:
+    chunks(1)
+    fit(walk(), "first")
+    fit(walk(), "run", hooks=[stop_at(4)])
+    with pytest.raises(ValueError, match="holds a run that did not begin with init_from="):
+        fit(walk(), "run", init_from="first")
+    Path("run/config.json").unlink()
+    assert fit(walk(), "run", init_from="first").update == 12
+    assert "init_from" not in json.loads(Path("run/config.json").read_text())
 
 
 def test_an_older_archive_never_replaces_what_is_here(drive: Path, chunks: Any) -> None:

@@ -7,6 +7,7 @@ import gc
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,21 @@ def test_an_older_schema_is_refused_with_a_word(agent: Any, state: Any, tmp_path
     words = r"it has schema 1, .*; go on with the version that wrote it"
     with checkpoint.open_checkpoints(tmp_path, 9) as manager, pytest.raises(checkpoint.Lost, match=words):
         checkpoint.restore(manager, jax.eval_shape(agent.init, jax.random.key(0)))
+
+
+def test_a_flipped_byte_in_a_policy_file_is_told_or_does_no_harm(agent: Any, state: Any, tmp_path: Path) -> None:
+    """Every byte of its table of contents and of the first array's header: zip's and NumPy's own errors are many."""
+    path = tmp_path / "params.npz"
+    checkpoint.save_params(path, state.policy)
+    data = path.read_bytes()
+    shapes = jax.eval_shape(agent.init, jax.random.key(0)).policy
+    for at in (*range(200), *range(data.index(b"PK\x01\x02"), len(data))):
+        for bit in (1, 128):
+            flipped = bytearray(data)
+            flipped[at] ^= bit
+            path.write_bytes(flipped)
+            with suppress(ValueError):
+                assert_same_bits(checkpoint.load_params(path, shapes), state.policy)
 
 
 def test_a_damaged_policy_file_is_told(agent: Any, state: Any, tmp_path: Path) -> None:

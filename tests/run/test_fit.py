@@ -307,6 +307,33 @@ def test_a_run_without_its_checkpoints_never_begins_anew_by_itself(stop: int, tm
         assert rows_of(tmp_path / "run") == rows and read(tmp_path / "run", "status.json")["status"] == status
     assert fit(walk(), tmp_path / "run", resume=False).status == "done"
     assert rows_of(tmp_path / "run.old1") == rows
+    for left in ("policy", "result.json", "status.json"):  # each tells of a save
+        for path in (tmp_path / "run").iterdir():
+            if path.name != left:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with pytest.raises(Lost):
+            fit(walk(), tmp_path / "run")
+        assert fit(walk(), tmp_path / "run", resume=False).status == "done"
+
+
+def test_a_run_that_was_killed_before_its_first_save_says_so(
+    tmp_path: Path, chunks: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chunks(1)
+    fit(walk(), tmp_path, hooks=[stop_at(4)])
+    for name in ("checkpoints", "policy"):
+        shutil.rmtree(tmp_path / name)
+    (tmp_path / "result.json").unlink()
+    (tmp_path / "status.json").write_text('{"status": "running", "update": 0}')
+    assert fit(walk(), tmp_path).update == 12 and len(rows_of(tmp_path)) == 12
+    assert "nothing was saved before this run stopped; its 4 updates are made again" in capsys.readouterr().out
+
+
+def test_a_run_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for run in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(OSError, match=r"the run folder .* cannot be made .* use another run_dir"):
+            fit(walk(), run)
 
 
 def test_resume_false_without_a_config_begins_anew_too(tmp_path: Path, chunks: Any) -> None:

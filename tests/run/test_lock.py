@@ -20,7 +20,7 @@ from walking import walk
 from mxnb.__main__ import main
 from mxnb.run import lock
 from mxnb.run.fit import fit
-from mxnb.run.lock import InUse, locked
+from mxnb.run.lock import InUse, held, locked
 
 HOLD = """
 import sys, time
@@ -134,6 +134,16 @@ def test_runs_tells_a_killed_run_from_one_that_goes_on(
     holder.kill()
     holder.wait()
     assert main(["runs", str(tmp_path)]) == 0 and " killed " in capsys.readouterr().out
+
+
+def test_a_lock_that_cannot_be_opened_counts_as_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not held(tmp_path)
+
+    def refuse(*args: Any) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert held(tmp_path)
 
 
 def test_the_heart_beats_and_a_full_disk_does_not_stop_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
