@@ -14,7 +14,7 @@ help:
 	@echo "make run        train masked PPO on Craftax-Classic in a notebook and show it (start here)"
 	@echo "make test       all tests but the slow ones, and every notebook at its smallest size"
 	@echo "make test-all   the slow ones too"
-	@echo "make test-crash runs killed at a hundred random moments, disks that fail at every write (about 15 minutes)"
+	@echo "make test-crash runs killed at a hundred random moments, disks that fail at every write (about half an hour)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make lint       style, types, notebooks in step with their .py"
 	@echo "make bench      speed, side by side with other libraries"
