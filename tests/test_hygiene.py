@@ -21,11 +21,11 @@ ANYTHING = ("mxnb",)
 ALLOWED: dict[str, tuple[str, ...]] = {
     "mxnb.kernels": (),
     "mxnb.networks": ("mxnb.kernels",),
-    "mxnb.envs": (),
+    "mxnb.envs": ("mxnb.kernels",),
     "mxnb.agents": ("mxnb.networks", "mxnb.kernels", "mxnb.envs.api", "mxnb.envs.vector"),
     "mxnb.run": ("mxnb.config",),
     "mxnb.show": ("mxnb.config",),
-    "mxnb.evaluate": ("mxnb.envs", "mxnb.agents.api", "mxnb.config"),
+    "mxnb.evaluate": ("mxnb.envs", "mxnb.kernels", "mxnb.agents.api", "mxnb.config"),
     "mxnb.doctor": ("mxnb.envs", "mxnb.agents.api", "mxnb.config"),
     "mxnb.config": ("mxnb.presets",),
     "mxnb.presets": (),
