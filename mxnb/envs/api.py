@@ -42,6 +42,10 @@ class Spec:
     info: tuple[str, ...] = ()
 
 
+TICK_INFO = ("tick/alive", "tick/tau")
+"""Names of info that tell of one step and not of an episode: whether its action counted, and the steps it took."""
+
+
 def strong(tree: Any) -> Any:
     """Arrays without weak types, which a checkpoint would not keep and a scan carry would not match."""
     return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.asarray(x).dtype), tree)
