@@ -50,6 +50,16 @@ def make(env_id: str) -> Env:
     return ENVS[canonical_env_id(env_id)]()
 
 
+def world(config: Any) -> Env:
+    """The environment that a configuration trains on: `config.env_id`, as one endless stream where it has r_reset."""
+    env = make(config.env_id)
+    if not hasattr(config, "r_reset"):
+        return env
+    from mxnb.envs.survival import survival
+
+    return survival(env, config.r_reset, chain=config.chain, reward=config.reward)
+
+
 def _ppo() -> tuple[type, Callable[..., Agent]]:
     from mxnb.agents.ppo import PPOConfig, ppo
 
@@ -62,7 +72,17 @@ def _ppo_rnn() -> tuple[type, Callable[..., Agent]]:
     return PPORnnConfig, ppo_rnn
 
 
-AGENTS: dict[str, Callable[[], tuple[type, Callable[..., Agent]]]] = {"ppo": _ppo, "ppo_rnn": _ppo_rnn}
+def _average_reward() -> tuple[type, Callable[..., Agent]]:
+    from mxnb.agents.average_reward import AverageRewardConfig, average_reward
+
+    return AverageRewardConfig, average_reward
+
+
+AGENTS: dict[str, Callable[[], tuple[type, Callable[..., Agent]]]] = {
+    "ppo": _ppo,
+    "ppo_rnn": _ppo_rnn,
+    "average_reward": _average_reward,
+}
 """Agent name -> a function that imports it and gives (its Config class, its maker)."""
 
 
@@ -72,7 +92,7 @@ def build(config: Any) -> tuple[Agent, Env]:
     for agent in AGENTS.values():
         config_class, maker = agent()
         if type(config) is config_class:
-            env = make(config.env_id)
+            env = world(config)
             return maker(config, env), env
     raise TypeError(f"{type(config).__name__} is no agent's configuration; have {', '.join(AGENTS)}")
 
@@ -124,7 +144,7 @@ def _built(run_dir: Path) -> Agent:
     config_class, maker = AGENTS[stored["agent"]]()
     try:
         config = make_config(config_class, overrides=stored["config"])
-        agent = maker(config, make(config.env_id))
+        agent = maker(config, world(config))
     except ValueError as error:
         raise ValueError(f"{run_dir} cannot be built from its config.json; {_OWN}\n{error}") from None
     if agent.spec.id != stored["env"]:

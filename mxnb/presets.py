@@ -11,7 +11,7 @@ from typing import Any
 NAMES = ("smoke", "cpu", "colab_t4", "colab_t4_small", "gpu", "tpu")
 """Every agent has exactly these; "auto" chooses among them."""
 
-# compare_timesteps belongs to notebook 02: the budget of each side of its masked-against-unmasked comparison.
+# compare_timesteps belongs to notebooks 02 and 03: the budget of what they compare with.
 _SMOKE = "training takes seconds once compiled and learns nothing: a test that all runs; 10 MB of disk"
 _UNKNOWN = "not measured yet; up to 500 MB of disk"
 _LOOK = "takes a few minutes the first time and trains nothing"
@@ -110,6 +110,62 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "num_steps": 128,
             "total_timesteps": 100_000_000,
             "hidden_dim": 512,
+            "expect": _UNKNOWN,
+        },
+    },
+    "average_reward": {
+        "smoke": {
+            "num_envs": 8,
+            "num_steps": 16,
+            "total_timesteps": 1024,
+            "compare_timesteps": 1024,
+            "hidden_dim": 32,
+            "phase_steps": 4,
+            "expect": _SMOKE,
+        },
+        "cpu": {
+            "num_envs": 64,
+            "num_steps": 64,
+            "total_timesteps": 1_000_000,
+            "compare_timesteps": 1_000_000,
+            "hidden_dim": 256,
+            "phase_steps": 256,
+            "expect": _UNKNOWN,
+        },
+        "colab_t4": {
+            "num_envs": 128,
+            "num_steps": 64,
+            "total_timesteps": 5_000_000,
+            "compare_timesteps": 5_000_000,
+            "hidden_dim": 256,
+            "phase_steps": 256,
+            "expect": _UNKNOWN,
+        },
+        "colab_t4_small": {
+            "num_envs": 32,
+            "num_steps": 64,
+            "total_timesteps": 1_000_000,
+            "compare_timesteps": 1_000_000,
+            "hidden_dim": 128,
+            "phase_steps": 256,
+            "expect": _UNKNOWN,
+        },
+        "gpu": {
+            "num_envs": 256,
+            "num_steps": 64,
+            "total_timesteps": 10_000_000,
+            "compare_timesteps": 10_000_000,
+            "hidden_dim": 256,
+            "phase_steps": 256,
+            "expect": _UNKNOWN,
+        },
+        "tpu": {
+            "num_envs": 2048,
+            "num_steps": 64,
+            "total_timesteps": 100_000_000,
+            "compare_timesteps": 100_000_000,
+            "hidden_dim": 256,
+            "phase_steps": 256,
             "expect": _UNKNOWN,
         },
     },

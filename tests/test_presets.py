@@ -24,6 +24,7 @@ SCALE = {
     "batch_size",
     "train_ratio",
     "starts",
+    "phase_steps",
 }
 BESIDES = {"compare_timesteps", "check_all", "expect"}  # notebook 02's second budget, and words about the run
 EVERY = [(agent, name) for agent in presets.PRESETS for name in presets.PRESETS[agent]]

@@ -212,6 +212,14 @@ def _ppo_rnn() -> Any:
     return ppo_rnn(PPORnnConfig(**PPO_SIZES | scales | {"total_timesteps": 8 * 16 * 120}), masked())
 
 
+def _average_reward() -> Any:
+    from mxnb.agents.average_reward import AverageRewardConfig, average_reward
+    from mxnb.envs.survival import survival
+
+    config = AverageRewardConfig(**PPO_SIZES | {"total_timesteps": 8 * 16 * 120, "phase_steps": 20, "r_reset": 5})
+    return average_reward(config, survival(masked(), config.r_reset))
+
+
 def _craftax() -> Any:
     from mxnb.agents.ppo import PPOConfig, ppo
     from mxnb.envs.craftax import craftax
@@ -219,5 +227,5 @@ def _craftax() -> Any:
     return ppo(PPOConfig(**PPO_SIZES | {"num_envs": 4, "total_timesteps": 4 * 16 * 5}), craftax(classic=True))
 
 
-TRAINED: dict[str, Any] = {"ppo": _ppo, "ppo_rnn": _ppo_rnn, "craftax": _craftax}
+TRAINED: dict[str, Any] = {"ppo": _ppo, "ppo_rnn": _ppo_rnn, "average_reward": _average_reward, "craftax": _craftax}
 """Every agent on a tiny environment with small networks, and PPO on Craftax, for the tests of resume and kills."""

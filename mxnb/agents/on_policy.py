@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from mxnb.agents.api import Health, Max, Mean
-from mxnb.envs.api import Spec, finite_bounds
+from mxnb.envs.api import TICK_INFO, Spec, finite_bounds
 from mxnb.envs.vector import VecStep
 from mxnb.kernels.gaussian import gaussian, sample_gaussian, to_bounds
 from mxnb.kernels.masked import masked_categorical, sample_masked
@@ -144,9 +144,12 @@ def tick_sums(spec: Spec, action: Any, mask: Any, seen: VecStep) -> dict[str, An
     }
     if spec.num_actions:
         names = spec.action_names or tuple(str(i) for i in range(spec.num_actions))
-        counts = (action[:, None] == jnp.arange(spec.num_actions)[None]).sum(0, dtype=jnp.float32)
-        sums |= {f"actions/{name}": Mean(counts[i], n) for i, name in enumerate(names)}
-    sums |= {f"stats/{name}": over_ended(seen.info[name]) for name in spec.info}
+        taken = action[:, None] == jnp.arange(spec.num_actions)[None]
+        counted = seen.info.get("tick/alive")  # None: every action counts
+        counts = taken.sum(0, dtype=jnp.float32) if counted is None else (taken * counted[:, None]).sum(0)
+        total = n if counted is None else counted.sum()
+        sums |= {f"actions/{name}": Mean(counts[i], total) for i, name in enumerate(names)}
+    sums |= {f"stats/{name}": over_ended(seen.info[name]) for name in spec.info if name not in TICK_INFO}
     if mask is not None:
         sums["train/no_legal_action"] = Max((~mask.any(-1)).any().astype(jnp.float32))
     return sums

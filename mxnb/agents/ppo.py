@@ -32,7 +32,14 @@ from mxnb.agents.on_policy import (
 from mxnb.agents.scales import first_policy, in_units, learn_scales, standardise
 from mxnb.envs.api import Env, Spec
 from mxnb.envs.vector import VecEnv, vectorise
-from mxnb.kernels.losses import clipped_value_loss, explained_variance, normalise, ppo_policy_loss, value_loss
+from mxnb.kernels.losses import (
+    clipped_value_loss,
+    explained_variance,
+    normalise,
+    ppo_policy_loss,
+    value_loss,
+    weighted_mean,
+)
 from mxnb.kernels.packing import pack, unpack
 from mxnb.kernels.returns import gae
 from mxnb.kernels.running import deviation
@@ -187,6 +194,8 @@ class Transition(NamedTuple):
     terminated: Any  # bool[N]
     truncated: Any  # bool[N]
     final_value: Any  # float32[N]: V(final_obs) where truncated, else 0
+    weight: Any = None  # float32[N]: 0 where the action counted for nothing; None: each counts (mxnb.envs.survival)
+    duration: Any = None  # float32[N]: steps that it took; None: one each
 
 
 def forward(network: Any, policy: Any, obs: Any) -> Any:
@@ -208,28 +217,30 @@ def loss(config: PPOConfig, spec: Spec, policy: Any, seen: Any, batch: Transitio
     dist = distribution(spec, head, batch.mask)
     log_prob: Any = dist.log_prob(batch.action)
     if config.normalise_advantage:
-        advantage = normalise(advantage)
-    surrogate = ppo_policy_loss(log_prob, batch.log_prob, advantage, clip_eps=config.clip_eps)
+        advantage = normalise(advantage, batch.weight)
+    surrogate = ppo_policy_loss(log_prob, batch.log_prob, advantage, batch.weight, clip_eps=config.clip_eps)
     scale = deviation(policy["value_stats"]) if config.normalise_value else 1.0
     value, value_target = value / scale, value_target / scale
     if config.vf_clip_eps:
         vf_loss = clipped_value_loss(value, batch.value / scale, value_target, clip_eps=config.vf_clip_eps)
     else:
         vf_loss = value_loss(value, value_target)
-    entropy = dist.entropy()
-    total = surrogate.loss + config.vf_coef * vf_loss - ent_coef * entropy.mean()
+    entropies = dist.entropy()
+    entropy = weighted_mean(entropies, batch.weight)
+    total = surrogate.loss + config.vf_coef * vf_loss - ent_coef * entropy
     metrics = {
         "train/total_loss": mean(total),
         "train/pg_loss": mean(surrogate.loss),
         "train/vf_loss": mean(vf_loss),
-        "train/entropy": mean(entropy.mean()),
+        "train/entropy": mean(entropy),
         "train/approx_kl": mean(surrogate.approx_kl),
         "train/clip_frac": mean(surrogate.clip_frac),
     }
     if spec.num_actions:
-        legal = jnp.full(entropy.shape, head.shape[-1]) if batch.mask is None else batch.mask.sum(-1)
+        legal = jnp.full(entropies.shape, head.shape[-1]) if batch.mask is None else batch.mask.sum(-1)
         choice = legal > 1  # with one legal action there is nothing to choose
-        share = jnp.where(choice, entropy / jnp.log(jnp.maximum(legal, 2)), 0.0)
+        choice = choice if batch.weight is None else choice & (batch.weight > 0)
+        share = jnp.where(choice, entropies / jnp.log(jnp.maximum(legal, 2)), 0.0)
         metrics["train/entropy_frac"] = Mean(share.sum(), choice.sum(dtype=jnp.float32))
     return total, metrics
 
@@ -264,6 +275,8 @@ def rollout(network: Any, config: PPOConfig, venv: VecEnv, state: State) -> Any:
             terminated=seen.terminated,
             truncated=seen.truncated,
             final_value=final_value,
+            weight=seen.info.get("tick/alive"),
+            duration=seen.info.get("tick/tau"),
         )
         return (after, key), (transition, tick_sums(spec, action, mask, seen))
 

@@ -89,9 +89,10 @@ def look(network: Any, policy: Any, memory: Any, obs: Any, is_first: Any) -> Any
     return memory, head[0], value[0]
 
 
-def rollout(network: Any, config: PPORnnConfig, venv: VecEnv, state: State) -> Any:
+def rollout(network: Any, config: PPORnnConfig, venv: VecEnv, state: Any) -> Any:
     """`num_steps` steps of all environments with the current policy.
 
+    state: a State, or another agent's with the same fields and more.
     Returns (state with new envs, memory, is_first and key; (transitions, is_first), each [T, N, ...]; V of the
     observation after the last step [N]; metrics).
     """
@@ -122,6 +123,8 @@ def rollout(network: Any, config: PPORnnConfig, venv: VecEnv, state: State) -> A
             terminated=seen.terminated,
             truncated=seen.truncated,
             final_value=final_value,
+            weight=seen.info.get("tick/alive"),
+            duration=seen.info.get("tick/tau"),
         )
         return (after, seen_so_far, seen.is_first, key), ((transition, is_first), tick_sums(spec, action, mask, seen))
 
@@ -134,7 +137,7 @@ def rollout(network: Any, config: PPORnnConfig, venv: VecEnv, state: State) -> A
     return state, data, last_value, metrics
 
 
-def update(network: Any, config: PPORnnConfig, optimiser: Any, spec: Spec, state: State, memory: Any, data: Any) -> Any:
+def update(network: Any, config: PPORnnConfig, optimiser: Any, spec: Spec, state: Any, memory: Any, data: Any) -> Any:
     """`update_epochs` passes over the environments in shuffled minibatches, each with all its steps.
 
     memory: [N, H] at the rollout's start; data: ((transitions, is_first), (advantage, value_target)), leaves

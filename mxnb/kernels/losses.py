@@ -20,20 +20,22 @@ def ppo_policy_loss(
     log_prob: Float[Array, "B"],
     old_log_prob: Float[Array, "B"],
     advantage: Float[Array, "B"],
+    weight: Float[Array, "B"] | None = None,
     *,
     clip_eps: float,
 ) -> PolicyLoss:
     """PPO's clipped surrogate: -mean(min(ratio A, clip(ratio, 1 - eps, 1 + eps) A)), ratio = pi / pi_old.
 
+    weight: means weigh each sample by this; None: all alike.
     Source: Schulman et al. 2017, arXiv:1707.06347, equation 7; the KL estimate is Schulman's k3
     (joschu.net/blog/kl-approx.html), never negative.
     """
     log_ratio = log_prob - old_log_prob
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1.0 - clip_eps, 1.0 + clip_eps)
-    loss = -jnp.minimum(ratio * advantage, clipped * advantage).mean()
-    approx_kl = ((ratio - 1.0) - log_ratio).mean()
-    clip_frac = (jnp.abs(ratio - 1.0) > clip_eps).mean(dtype=ratio.dtype)
+    loss = -weighted_mean(jnp.minimum(ratio * advantage, clipped * advantage), weight)
+    approx_kl = weighted_mean((ratio - 1.0) - log_ratio, weight)
+    clip_frac = weighted_mean((jnp.abs(ratio - 1.0) > clip_eps).astype(ratio.dtype), weight)
     return PolicyLoss(loss, approx_kl, clip_frac)
 
 
@@ -59,11 +61,18 @@ def clipped_value_loss(
     return 0.5 * jnp.maximum(jnp.square(value - value_target), jnp.square(kept - value_target)).mean()
 
 
-def normalise(advantage: Float[Array, "B"]) -> Float[Array, "B"]:
-    """Shifts and scales to mean 0 and standard deviation 1 (biased, plus 1e-8)."""
-    centred = advantage - advantage.mean()
-    centred = centred - centred.mean()  # equal advantages leave rounding errors, which the division would blow up
-    return centred / (advantage.std() + 1e-8)
+def weighted_mean(x: Float[Array, "B"], weight: Float[Array, "B"] | None) -> Float[Array, ""]:
+    """sum(weight x) / sum(weight), 0 where no sample counts; the mean where weight is None."""
+    return x.mean() if weight is None else (weight * x).sum() / jnp.maximum(weight.sum(), 1e-8)
+
+
+def normalise(advantage: Float[Array, "B"], weight: Float[Array, "B"] | None = None) -> Float[Array, "B"]:
+    """Shifts and scales to mean 0 and standard deviation 1 (biased, plus 1e-8), over the samples that count."""
+    centred = advantage - weighted_mean(advantage, weight)
+    centred = centred - weighted_mean(centred, weight)  # equal ones leave rounding errors, which would be blown up
+    if weight is None:
+        return centred / (advantage.std() + 1e-8)
+    return centred / (jnp.sqrt(weighted_mean(jnp.square(centred), weight)) + 1e-8)
 
 
 def explained_variance(value: Float[Array, "B"], value_target: Float[Array, "B"]) -> Float[Array, ""]:

@@ -46,6 +46,24 @@ class GRU(nn.Module):
         return jax.lax.scan(tick, memory, (inputs, is_first))
 
 
+class FeedForwardActorCritic(nn.Module):
+    """`ActorCritic` in the place of a `RecurrentActorCritic`: the memory passes through unread."""
+
+    num_outputs: int
+    hidden_dim: int = 256
+    num_layers: int = 1
+    obs_ndim: int = 1
+    shared_layers: int = 0
+    gaussian: bool = False
+
+    @nn.compact
+    def __call__(
+        self, memory: Float[Array, "B H"], obs: Shaped[Array, "T B *o"], is_first: Bool[Array, "T B"]
+    ) -> tuple[Float[Array, "B H"], Float[Array, "T B K"], Float[Array, "T B"]]:
+        """(memory, head, value)."""
+        return memory, *heads(self, features(obs, self.obs_ndim))
+
+
 class RecurrentActorCritic(nn.Module):
     """A tanh layer, a `GRU`, then the layers and heads of `ActorCritic`; all of width `hidden_dim`."""
 

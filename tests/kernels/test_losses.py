@@ -14,7 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mxnb.kernels.losses import clipped_value_loss, explained_variance, normalise, ppo_policy_loss, value_loss
+from mxnb.kernels.losses import (
+    clipped_value_loss,
+    explained_variance,
+    normalise,
+    ppo_policy_loss,
+    value_loss,
+    weighted_mean,
+)
 
 policy_loss = jax.jit(partial(ppo_policy_loss, clip_eps=0.2))
 small = st.floats(-3, 3, width=32)
@@ -171,3 +178,22 @@ def test_clipped_value_loss_by_hand() -> None:
     np.testing.assert_allclose(gradient, [-0.9 / 4, 0.0, 2.0 / 4, -2.0 / 4], rtol=1e-6)
     wide = clipped_value_loss(value, jnp.zeros(4), jnp.ones(4), clip_eps=100.0)
     assert float(wide) == pytest.approx(float(value_loss(value, jnp.ones(4))), rel=1e-6)
+
+
+def test_weights_leave_samples_out() -> None:
+    """A weight of 0 is as if the sample were not there, in the loss, its gradient, the metrics and the scales."""
+    rng = np.random.default_rng(0)
+    new, old, advantage = (jnp.asarray(rng.normal(size=9), jnp.float32) for _ in range(3))
+    weight = jnp.array([1, 0, 1, 1, 0, 0, 1, 1, 0], jnp.float32)
+    kept = weight > 0
+    loss = partial(ppo_policy_loss, clip_eps=0.2)
+    for ours, plain in zip(loss(new, old, advantage, weight), loss(new[kept], old[kept], advantage[kept]), strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-5)
+    gradient = jax.grad(lambda x: loss(x, old, advantage, weight).loss)(new)
+    np.testing.assert_allclose(
+        gradient[kept], jax.grad(lambda x: loss(x, old[kept], advantage[kept]).loss)(new[kept]), rtol=1e-5
+    )
+    np.testing.assert_array_equal(gradient[~kept], 0.0)
+    np.testing.assert_allclose(normalise(advantage, weight)[kept], normalise(advantage[kept]), rtol=1e-4)
+    np.testing.assert_allclose(weighted_mean(advantage, weight), advantage[kept].mean(), rtol=1e-5)
+    np.testing.assert_array_equal(weighted_mean(advantage, jnp.zeros(9)), 0.0)
