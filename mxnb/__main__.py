@@ -252,6 +252,9 @@ def _evaluate_options(command: argparse.ArgumentParser, given: Sequence[str]) ->
         "--checkpoint", metavar="N", help="the policy of update N, or best (default: the one saved last)"
     )
     command.add_argument("--episodes", type=int, default=200, metavar="N", help="whole episodes (default 200)")
+    command.add_argument(
+        "--r-reset", type=int, metavar="N", help="judge survival, a death costing N steps (default: the run's own)"
+    )
     command.add_argument("--greedy", action="store_true", help="the most probable action instead of a draw")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of worlds and draws (default 0)")
     command.add_argument(
@@ -264,9 +267,12 @@ def _evaluate(args: argparse.Namespace) -> Callable[[], int]:
 
     import mxnb
     from mxnb.config import use_compilation_cache, write_json
-    from mxnb.evaluate import check_fit, noop_policy, random_policy
+    from mxnb.envs.survival import survival
+    from mxnb.evaluate import as_text, check_fit, noop_policy, random_policy
     from mxnb.run.folder import shown
 
+    if args.r_reset is not None and args.r_reset < 0:
+        raise ValueError(f"--r-reset is {args.r_reset}; a death costs 0 steps or more (50 is usual)")
     if args.episodes < 1:
         raise ValueError(f"--episodes is {args.episodes}; use at least 1")
     if args.policy and not args.env_id:
@@ -278,8 +284,13 @@ def _evaluate(args: argparse.Namespace) -> Callable[[], int]:
     if args.run:
         run = _run(args.run)
         policy = mxnb.load_policy(run, _checkpoint(args.checkpoint))
-        env = mxnb.make(args.env_id or policy.spec.id)
+        told = json.loads((run / "config.json").read_text())["config"]
+        r_reset = told.get("r_reset") if args.r_reset is None else args.r_reset
+        env = mxnb.make(args.env_id or told["env_id"])
+        if "r_reset" in told:  # the observation that it was trained on; a death is one transition here
+            env = survival(env, r_reset, chain="collapsed", reward=told["reward"])
     else:
+        r_reset = args.r_reset
         env = mxnb.make(args.env_id)
         policy = random_policy(env.spec) if args.policy == "random" else noop_policy(env.spec)
     check_fit(policy, env)
@@ -293,8 +304,9 @@ def _evaluate(args: argparse.Namespace) -> Callable[[], int]:
             "greedy": args.greedy,
             "seed": args.seed,
             **episodes.report(),
+            **({} if r_reset is None else {"survival": episodes.survival(r_reset)}),
         }
-        _print_report(found)
+        print(as_text(found))
         name = f"evaluation-{args.checkpoint}.json" if args.checkpoint else "evaluation.json"
         out = args.out or (run / name if run else None)
         if out:
@@ -312,22 +324,6 @@ def _checkpoint(text: str | None) -> int | str | None:
         return int(text)
     except ValueError:
         raise ValueError(f"--checkpoint is {text!r}; it takes the number of an update, or best") from None
-
-
-def _print_report(found: dict[str, Any]) -> None:
-    play = "greedy" if found["greedy"] else "sampled"
-    which = f", checkpoint {found['checkpoint']}," if "checkpoint" in found else ""
-    print(f"{found['policy']}{which} on {found['env']}: {found['episodes']} whole episodes, {play}, 95 % intervals")
-    for name in ("return", "length"):
-        of = found[name]
-        interval = "" if of["low"] is None else f"   {of['low']:.3f} to {of['high']:.3f}"
-        print(f"  {name:<28} {of['mean']:10.3f}{interval}")
-    for name, of in sorted(found["rates"].items(), key=lambda item: -item[1]["mean"]):
-        print(f"  {name:<28} {of['mean']:10.1%}   {of['low']:.1%} to {of['high']:.1%}")
-    if "crafter_score" in found:
-        print(f"  {'crafter score':<28} {found['crafter_score']:10.2f} %")
-    if found["unfinished"]:
-        print(f"  {found['unfinished']} episodes were still going on at the step limit")
 
 
 # -------------------------------------------------------------------------------------------------------- runs

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mxnb.envs.api import Env, Spec, finite_bounds
+from mxnb.envs.api import TICK_INFO, Env, Spec, finite_bounds
 from mxnb.envs.vector import make_worlds
+from mxnb.kernels.lives import mean_life, median_life, renewal_gain, survival_curve
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Episodes:
         in percent (Hafner 2021, arXiv:2109.06780, section 3.2). Achievements are the rates without a "/" in their
         name; where there are fewer than two there is no score.
         """
-        rates = {k: _wilson(v) for k, v in self.info.items() if np.isin(v, (0.0, 1.0)).all()}
+        counted = {k: v for k, v in self.info.items() if k not in TICK_INFO}
+        rates = {k: _wilson(v) for k, v in counted.items() if np.isin(v, (0.0, 1.0)).all()}
         shares = [rate["mean"] for name, rate in rates.items() if "/" not in name]
         found: dict[str, Any] = {
             "episodes": len(self.returns),
@@ -72,6 +74,73 @@ class Episodes:
         if len(shares) > 1:
             found["crafter_score"] = float(np.expm1(np.mean(np.log1p(100.0 * np.asarray(shares)))))
         return found
+
+    def survival(self, r_reset: int) -> dict[str, Any]:
+        """The lives as one endless stream in which a death costs `r_reset` steps, ready for JSON.
+
+        gain: steps alive for each step (mean, low, high: 95 % renewal interval); life: mean steps for each death, and
+        median_life (null where they are not finite); deaths, limits, wins, unfinished, alive_steps. A win or a limit
+        is no death. From episodes of any environment; those of `mxnb.envs.survival` tell how long they lived.
+        """
+        if r_reset < 0:
+            raise ValueError(f"r_reset is {r_reset}; a death costs 0 steps or more (50 is usual)")
+        lived, wins, died = self._lives()
+        finite = lambda x: float(x) if math.isfinite(x) else None
+        named = lambda estimate: {name: finite(x) for name, x in estimate._asdict().items()}
+        return {
+            "r_reset": r_reset,
+            "gain": named(renewal_gain(lived, died, r_reset)),
+            "life": named(mean_life(lived, died)),
+            "median_life": finite(median_life(lived, died)),
+            "deaths": int(died.sum()),
+            "limits": int((self.truncated & ~self.terminated & ~wins).sum()),
+            "wins": int(wins.sum()),
+            "unfinished": int((~(self.terminated | self.truncated)).sum()),
+            "alive_steps": int(lived.sum()),
+        }
+
+    def survival_curve(self) -> Any:
+        """(times, share, low, high) of the lives that still go on; see `mxnb.kernels.lives.survival_curve`."""
+        lived, _, died = self._lives()
+        return survival_curve(lived, died)
+
+    def _lives(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(steps lived int[E], won bool[E], died bool[E]); empty steps of a chain are no life."""
+        lived = np.asarray(self.info.get("life", self.lengths)).astype(np.int64)
+        wins = self.info.get("cause/win", np.zeros(len(lived))) > 0
+        return lived, wins, self.terminated & ~wins
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """`Episodes.report` as lines to read; found: with policy, env, greedy, and perhaps checkpoint and survival."""
+    play = "greedy" if found["greedy"] else "sampled"
+    which = f", checkpoint {found['checkpoint']}," if "checkpoint" in found else ""
+    lines = [f"{found['policy']}{which} on {found['env']}: {found['episodes']} whole episodes, {play}, 95 % intervals"]
+    for name in ("return", "length"):
+        of = found[name]
+        interval = "" if of["low"] is None else f"   {of['low']:.3f} to {of['high']:.3f}"
+        lines.append(f"  {name:<28} {of['mean']:10.3f}{interval}")
+    for name, of in sorted(found["rates"].items(), key=lambda item: -item[1]["mean"]):
+        lines.append(f"  {name:<28} {of['mean']:10.1%}   {of['low']:.1%} to {of['high']:.1%}")
+    if "crafter_score" in found:
+        lines.append(f"  {'crafter score':<28} {found['crafter_score']:10.2f} %")
+    if lives := found.get("survival"):
+        steps = lambda x, digits=1: "no end seen" if x is None else f"{x:.{digits}f}"
+        gain, life = lives["gain"], lives["life"]
+        lines += [
+            f"  as one endless stream in which a death costs {lives['r_reset']} steps:",
+            f"  {'gain':<28} {gain['mean']:10.3f}   {gain['low']:.3f} to {gain['high']:.3f}",
+            f"  {'life, steps':<28} {steps(life['mean']):>10}   {steps(life['low'])} to {steps(life['high'])}",
+            f"  {'median life, steps':<28} {steps(lives['median_life'], 0):>10}",
+            "  " + ", ".join(f"{lives[name]} {name}" for name in ("deaths", "limits", "wins")),
+        ]
+        if not lives["deaths"]:
+            lines.append(
+                "  no death was seen: the gain's lower end is what a hazard of 3 in all these steps would give"
+            )
+    if found["unfinished"]:
+        lines.append(f"  {found['unfinished']} episodes were still going on at the step limit")
+    return "\n".join(lines)
 
 
 def _interval(values: np.ndarray) -> dict[str, float | None]:

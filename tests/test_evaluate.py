@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from tiny import BITS, assert_same_bits, compilations, driven, masked, timed
 
+import mxnb
 from mxnb.agents.ppo import PPOConfig, ppo
 from mxnb.envs.api import Spec
 from mxnb.envs.vector import make_worlds
-from mxnb.evaluate import Episodes, Policy, evaluate, noop_policy, periodic, random_policy, record
+from mxnb.evaluate import Episodes, Policy, as_text, evaluate, noop_policy, periodic, random_policy, record
 
 LENGTHS = timed(20, shortest=1, truncates=False)
 
@@ -242,3 +244,39 @@ def test_periodic_evaluation_repeats_the_same_worlds() -> None:
     numbers = periodic(agent, env, 16)
     assert numbers(params) == numbers(params)
     assert {"return", "length"} <= set(numbers(params)) and "episodes" not in numbers(params)
+
+
+def test_survival_counts_lives_and_not_their_empty_steps() -> None:
+    """The same lives from the environment, the explicit and the collapsed chain; no win and no limit is a death."""
+    from mxnb.envs.survival import survival
+
+    env = mxnb.make("cartpole-v1")
+    found = []
+    for played in (env, survival(env, 30, chain="collapsed"), survival(env, 30)):
+        episodes = evaluate(random_policy(played.spec), played, 300, jax.random.key(0))
+        found.append(episodes.survival(30))
+        assert found[-1]["deaths"] == 300 and found[-1]["limits"] == found[-1]["wins"] == found[-1]["unfinished"] == 0
+    for other in found[1:]:  # other draws of the same law
+        assert other["life"]["low"] < found[0]["life"]["high"] and found[0]["life"]["low"] < other["life"]["high"]
+    assert found[0]["gain"]["mean"] == pytest.approx(found[0]["life"]["mean"] / (found[0]["life"]["mean"] + 30))
+
+
+def test_survival_by_hand() -> None:
+    flags = lambda *x: np.array(x, bool)
+    episodes = Episodes(
+        returns=np.zeros(4, np.float32),
+        lengths=np.array([10, 20, 30, 40]),
+        terminated=flags(True, True, False, False),
+        truncated=flags(False, False, True, False),
+        info={"cause/win": np.array([0.0, 1.0, 0.0, 0.0])},
+    )
+    found = episodes.survival(50)
+    assert [found[name] for name in ("deaths", "limits", "wins", "unfinished", "alive_steps")] == [1, 1, 1, 1, 100]
+    assert found["gain"]["mean"] == pytest.approx(100 / 150) and found["life"]["mean"] == 100
+    assert found["median_life"] is None
+    with pytest.raises(ValueError, match="r_reset is -1; a death costs 0 steps or more"):
+        episodes.survival(-1)
+    unhurt = replace(episodes, terminated=flags(False, False, False, False))
+    told = {"policy": "p", "env": "e", "greedy": False, **unhurt.report(), "survival": unhurt.survival(50)}
+    assert told["survival"]["life"] == {"mean": None, "low": pytest.approx(100 / 3), "high": None}
+    assert "no death was seen" in as_text(told) and "no end seen" in as_text(told)

@@ -237,3 +237,34 @@ def test_it_runs_as_a_module() -> None:
     assert done.returncode == 0
     for command in ("train", "evaluate", "runs", "doctor"):
         assert command in done.stdout
+
+
+def test_the_average_reward_agent_as_it_was_called_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line that its forerunner's README shows, word for word."""
+    told: list[Any] = []
+    fit = lambda agent, run_dir, **given: told.append(agent.config) or SimpleNamespace(status="done")
+    monkeypatch.setattr("mxnb.fit", fit)
+    line = (
+        "train --agent average_reward --env-id craftax-classic-v1 --num-envs 2048 --unroll 64 --total-frames 10_000_000"
+    )
+    assert main([*line.split(), "--r-reset", "50"]) == 0
+    (config,) = told
+    assert (config.num_envs, config.num_steps, config.total_timesteps, config.r_reset) == (2048, 64, 10_000_000, 50)
+    assert config.env_id == "craftax-classic-symbolic-v1" and config.num_updates == 76
+
+
+def test_survival_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = "--preset smoke --agent average_reward --env-id cartpole --total-timesteps 256 --phase-steps 4"
+    assert run(f"train {sizes} --r-reset 20 --run-dir run") == 0
+    capsys.readouterr()
+    assert run("evaluate --run run --episodes 20") == 0
+    said = capsys.readouterr().out
+    assert "in which a death costs 20 steps" in said and "gain" in said
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())["survival"]
+    assert found["r_reset"] == 20 and found["deaths"] + found["limits"] == 20
+    assert found["gain"]["low"] <= found["gain"]["mean"] <= found["gain"]["high"]
+    assert run("evaluate --policy noop --env-id cartpole --episodes 20 --r-reset 20") == 0
+    assert "life, steps" in capsys.readouterr().out
+    assert "--r-reset is -1; a death costs 0 steps or more" in refused(
+        "evaluate --policy noop --env-id cartpole --r-reset -1", capsys
+    )

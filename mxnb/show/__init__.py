@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mxnb.show._episodes import filmstrip, mask_picture, write_png
     from mxnb.show._figures import save
     from mxnb.show._health import health
+    from mxnb.show._plots import grid, lines, survival
     from mxnb.show._runs import read_metrics
     from mxnb.show._source import source
 
@@ -27,13 +28,16 @@ _HOME = {
     "checks": "_checks",
     "curves": "_curves",
     "filmstrip": "_episodes",
+    "grid": "_plots",
     "health": "_health",
+    "lines": "_plots",
     "live_curves": "_curves",
     "mask_picture": "_episodes",
     "read_metrics": "_runs",
     "save": "_figures",
     "source": "_source",
     "speed": "_bars",
+    "survival": "_plots",
     "write_png": "_episodes",
 }
 
@@ -43,13 +47,16 @@ __all__ = [
     "checks",
     "curves",
     "filmstrip",
+    "grid",
     "health",
+    "lines",
     "live_curves",
     "mask_picture",
     "read_metrics",
     "save",
     "source",
     "speed",
+    "survival",
     "write_png",
 ]
 

@@ -1,0 +1,46 @@
+"""Lines, grids and survival curves: what is drawn is what was given, and bad input is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mxnb.evaluate import Episodes
+from mxnb.show import grid, lines, survival
+
+
+def lives(steps: Any, died: Any) -> Episodes:
+    steps, died = np.array(steps), np.array(died)
+    return Episodes(steps.astype(np.float32), steps, died, ~died)
+
+
+def test_lines_and_levels() -> None:
+    fig = lines({"a": ([0, 1], [2.0, 3.0]), "b": ([0, 5], [np.nan, 1.0])}, title="t", xlabel="x", levels={"exact": 2.5})
+    (ax,) = fig.axes
+    assert [list(line.get_ydata()) for line in ax.lines[:1]] == [[2.0, 3.0]]
+    assert list(ax.lines[2].get_ydata()) == [2.5, 2.5] and [t.get_text() for t in ax.texts] == ["exact"]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["a", "b"]
+    for wrong in ({}, {"a": ([0, 1], [2.0])}):
+        with pytest.raises(ValueError, match=r"give each line x and y of one length; wrong: (none given|a)"):
+            lines(wrong)
+
+
+def test_a_grid_says_its_shares() -> None:
+    fig = grid([[0.0, 0.254], [1.0, 0.5]], ["r", "s"], ["c", "d"])
+    assert [text.get_text() for text in fig.axes[0].texts] == ["0", "25", "100", "50"]
+    for wrong in ([[0.0, 1.0]], [[0.0, 1.0], [2.0, 0.0]], [[0.0, np.nan], [1.0, 0.0]]):
+        with pytest.raises(ValueError, match="give 2 x 2 shares from 0 to 1"):
+            grid(wrong, ["r", "s"], ["c", "d"])
+
+
+def test_survival_curves_begin_alive_and_count_who_was_cut_off() -> None:
+    fig = survival({"some": lives([2, 4, 4, 6], [True, True, False, True]), "none died": lives([5, 9], [False, False])})
+    first, second = fig.axes[0].lines
+    np.testing.assert_allclose(first.get_xdata(), [0, 2, 4, 6, 6])
+    np.testing.assert_allclose(first.get_ydata(), [100, 75, 50, 0, 0], atol=1e-9)
+    np.testing.assert_allclose(second.get_xdata(), [0, 9])
+    np.testing.assert_allclose(second.get_ydata(), [100, 100])
+    with pytest.raises(ValueError, match="give at least one group"):
+        survival({})
