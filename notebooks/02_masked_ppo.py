@@ -394,15 +394,15 @@ check(
 # | choice | the line | where |
 # |---|---|---|
 # | Only death makes the future worth nothing; a time limit bootstraps | `delta = reward + discount * alive * next_value - value` | [returns.py, line 35](../mxnb/kernels/returns.py#L35) |
-# | A cut episode's last observation is judged itself, not the next episode's first | `next_value = jnp.where(done, t.final_value, next_value)` | [ppo.py, line 282](../mxnb/agents/ppo.py#L282) |
-# | What is stored is what the action was drawn from | `obs=pack(envs.obs, spec.num_binary, spec.obs_shape),` | [ppo.py, line 258](../mxnb/agents/ppo.py#L258) |
-# | The same mask in the rollout and in the loss | `dist = distribution(spec, head, batch.mask)` | [ppo.py, line 208](../mxnb/agents/ppo.py#L208) |
-# | Advantages are normalised in each minibatch | `advantage = normalise(advantage)` | [ppo.py, line 211](../mxnb/agents/ppo.py#L211) |
+# | A cut episode's last observation is judged itself, not the next episode's first | `next_value = jnp.where(done, t.final_value, next_value)` | [ppo.py, line 295](../mxnb/agents/ppo.py#L295) |
+# | What is stored is what the action was drawn from | `obs=pack(envs.obs, spec.num_binary, spec.obs_shape),` | [ppo.py, line 269](../mxnb/agents/ppo.py#L269) |
+# | The same mask in the rollout and in the loss | `dist = distribution(spec, head, batch.mask)` | [ppo.py, line 217](../mxnb/agents/ppo.py#L217) |
+# | Advantages are normalised in each minibatch | `advantage = normalise(advantage, batch.weight)` | [ppo.py, line 220](../mxnb/agents/ppo.py#L220) |
 # | The gradient is clipped by its global norm, and keeps its direction | `return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(lr, eps=1e-5))` | [on_policy.py, line 115](../mxnb/agents/on_policy.py#L115) |
 # | Adam's epsilon is 1e-5; the step size falls linearly to 0 | `lr = optax.linear_schedule(config.lr, 0.0, max(1, num_updates * per_update - warm))` | [on_policy.py, line 111](../mxnb/agents/on_policy.py#L111) |
-# | Every epoch shuffles anew | `rows = jnp.argsort(jax.random.bits(key, (size,))).reshape(config.num_minibatches, -1)` | [ppo.py, line 309](../mxnb/agents/ppo.py#L309) |
+# | Every epoch shuffles anew | `rows = jnp.argsort(jax.random.bits(key, (size,))).reshape(config.num_minibatches, -1)` | [ppo.py, line 322](../mxnb/agents/ppo.py#L322) |
 # | A nearly uniform first policy | `head = nn.Dense(module.num_outputs, kernel_init=init.orthogonal(0.01), name="logits")(actor)` | [actor_critic.py, line 65](../mxnb/networks/actor_critic.py#L65) |
-# | Values are not clipped unless asked for | `if config.vf_clip_eps:` | [ppo.py, line 215](../mxnb/agents/ppo.py#L215) |
+# | Values are not clipped unless asked for | `if config.vf_clip_eps:` | [ppo.py, line 224](../mxnb/agents/ppo.py#L224) |
 # | A memory is cleared where an episode begins, inside the scan | `carry = jnp.where(first[:, None], 0.0, carry)` | [recurrent.py, line 40](../mxnb/networks/recurrent.py#L40) |
 # | Finished environments take fresh worlds, each used once | `worlds, queue, head, key = _take_worlds(env, (obs, state), starts, vec.queue, vec.head, key)` | [vector.py, line 143](../mxnb/envs/vector.py#L143) |
 
