@@ -25,16 +25,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    from mxnb.build import AGENTS, make
+    from mxnb.build import AGENTS, world
     from mxnb.config import make_config
 
     config_class, maker = AGENTS[args.agent]()
     # A run this long keeps the falling learning rate where it began.
     sizes = {"env_id": GAMES[args.game], "num_envs": args.num_envs, "total_timesteps": 1_000_000_000}
     sizes |= {"shared_layers": 0} if args.separate else {}
-    env = make(GAMES[args.game])
+    config = make_config(config_class, preset="cpu", overrides=sizes)
+    env = world(config)
     env = replace(env, spec=replace(env.spec, num_binary=0)) if args.unpacked else env
-    agent = maker(make_config(config_class, preset="cpu", overrides=sizes), env)
+    agent = maker(config, env)
     init, init_compile_s = compile_timed(agent.init, jax.random.key(args.seed), donate=False)
     step, compile_s = compile_timed(agent.step, state := init(jax.random.key(args.seed)))
     count, seconds, cores, _ = time_calls(step, state, warm_up=1, calls=1, seconds=args.seconds)

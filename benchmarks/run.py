@@ -19,6 +19,7 @@ SUITES = (
     "ppo",
     "agent_speed",
     "leads",
+    "average_reward",
     "first_update",
     "checkpoints",
 )
@@ -116,6 +117,18 @@ def leads(quick: bool) -> tuple[list[Measurement], list[Target]]:
     """PPO on Craftax-Classic, and what one thing less makes of it."""
     ways = {"as_it_is": (), "separate_trunks": ("--separate",), "unpacked": ("--unpacked",)}
     return [Measurement(n, ("agent_speed.py", "ppo", "classic", "64", *way), 50) for n, way in ways.items()], []
+
+
+def average_reward(quick: bool) -> tuple[list[Measurement], list[Target]]:
+    """The average-reward agent on the survival of Craftax-Classic against PPO-RNN on its rewards, at the same sizes."""
+    size = 64
+    measurements = [
+        Measurement(f"{agent}_{size}", ("agent_speed.py", agent, "classic", str(size)), 60)
+        for agent in ("average_reward", "ppo_rnn")
+    ]
+    return measurements, [
+        Target(f"average reward against PPO-RNN, {size} envs", f"average_reward_{size}", 0.8, f"ppo_rnn_{size}")
+    ]
 
 
 def first_update(quick: bool) -> tuple[list[Measurement], list[Target]]:

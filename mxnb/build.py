@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from mxnb.agents.api import Agent
-from mxnb.config import GYMNAX, PROBES, canonical_env_id, check_schema, make_config, policy_file, use_compilation_cache
+from mxnb.config import (
+    CHAINS,
+    GYMNAX,
+    PROBES,
+    canonical_env_id,
+    check_schema,
+    make_config,
+    policy_file,
+    use_compilation_cache,
+)
 from mxnb.envs.api import Env
 
 
@@ -31,6 +40,12 @@ def _probe(name: str) -> Env:
     return getattr(probes, name)()
 
 
+def _chain(name: str) -> Env:
+    from mxnb.envs.chains import chain
+
+    return chain(name)
+
+
 ENVS: dict[str, Callable[[], Env]] = {
     "craftax-classic-symbolic-v1": partial(_craftax, True, False),
     "craftax-classic-pixels-v1": partial(_craftax, True, True),
@@ -38,6 +53,7 @@ ENVS: dict[str, Callable[[], Env]] = {
     "craftax-pixels-v1": partial(_craftax, False, True),
     **{name.lower(): partial(_gymnax, name) for name in GYMNAX},
     **{name: partial(_probe, name.removeprefix("probe-").removesuffix("-v0")) for name in PROBES},
+    **{name: partial(_chain, name.removeprefix("chain-").removesuffix("-v0")) for name in CHAINS},
 }
 """Canonical id -> maker; the ids are `mxnb.config.ENV_IDS`."""
 
@@ -45,7 +61,7 @@ ENVS: dict[str, Callable[[], Env]] = {
 def make(env_id: str) -> Env:
     """The environment called `env_id`; ValueError names the nearest ids for an unknown one.
 
-    Ids are forgiving: any case, _ for -, without -symbolic, the suite (-minatar) or the version.
+    Ids are forgiving: any case, _ for -, without -symbolic, chain-, the suite (-minatar) or the version.
     """
     return ENVS[canonical_env_id(env_id)]()
 

@@ -50,10 +50,17 @@ PROBES = tuple(
 )
 """Environments with known answers; see `mxnb.envs.probes`."""
 
+CHAINS = tuple(
+    f"chain-{name}-v0"
+    for name in ("two-states", "cycle", "control", "hazard", "risk", "access-control", "river-swim", "memory")
+)
+"""Continuing tasks with exact answers; see `mxnb.envs.chains`."""
+
 ENV_IDS = (
     *(f"craftax-{kind}-v1" for kind in ("classic-symbolic", "classic-pixels", "symbolic", "pixels")),
     *(name.lower() for name in GYMNAX),
     *PROBES,
+    *CHAINS,
 )
 """Every environment's canonical id; `mxnb.build.ENVS` holds their makers."""
 
@@ -144,7 +151,7 @@ def parameters(cls: type, *, notebook: str = "", extra: Iterable[str] = ()) -> P
 
 
 def canonical_env_id(env_id: str) -> str:
-    """The canonical id that `env_id` means: any case, _ for -, without -symbolic, the suite or the version.
+    """The canonical id that `env_id` means: any case, _ for -, without -symbolic, chain-, the suite or the version.
 
     Raises ValueError with the nearest ids when there is none.
     """
@@ -155,7 +162,8 @@ def canonical_env_id(env_id: str) -> str:
     spellings = {}
     for name in ENV_IDS:
         stem = re.sub(r"-(v\d+|minatar|bsuite|misc)$", "", name)
-        for other in (name, stem, name.replace("-symbolic", ""), stem.replace("-symbolic", "")):
+        short = stem.removeprefix("chain-")
+        for other in (name, stem, short, name.replace("-symbolic", ""), stem.replace("-symbolic", "")):
             spellings[plain(other)] = name
     if plain(env_id) in spellings:
         return spellings[plain(env_id)]

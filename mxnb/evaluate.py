@@ -14,7 +14,7 @@ import numpy as np
 
 from mxnb.envs.api import TICK_INFO, Env, Spec, finite_bounds
 from mxnb.envs.vector import make_worlds
-from mxnb.kernels.lives import mean_life, median_life, renewal_gain, survival_curve
+from mxnb.kernels.lives import mean_life, median_life, renewal_gain, reward_rate, survival_curve
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Episodes:
             "return": float(self.returns.mean()),
             "return_standard_error": float(self.returns.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan"),
             "length": float(self.lengths.mean()),
-            **{name: float(values.mean()) for name, values in self.info.items()},
+            **{name: float(values.mean()) for name, values in self.info.items() if name not in TICK_INFO},
         }
 
     def report(self) -> dict[str, Any]:
@@ -78,9 +78,10 @@ class Episodes:
     def survival(self, r_reset: int) -> dict[str, Any]:
         """The lives as one endless stream in which a death costs `r_reset` steps, ready for JSON.
 
-        gain: steps alive for each step (mean, low, high: 95 % renewal interval); life: mean steps for each death, and
-        median_life (null where they are not finite); deaths, limits, wins, unfinished, alive_steps. A win or a limit
-        is no death. From episodes of any environment; those of `mxnb.envs.survival` tell how long they lived.
+        gain: steps alive for each step (mean, low, high: 95 % renewal interval); reward: what was paid for each step,
+        the gain of a task that pays its own rewards; life: mean steps for each death, and median_life (null where they
+        are not finite); deaths, limits, wins, unfinished, alive_steps; curve: `survival_curve` as lists. A win or a
+        limit is no death. From episodes of any environment; those of `mxnb.envs.survival` tell how long they lived.
         """
         if r_reset < 0:
             raise ValueError(f"r_reset is {r_reset}; a death costs 0 steps or more (50 is usual)")
@@ -90,13 +91,15 @@ class Episodes:
         return {
             "r_reset": r_reset,
             "gain": named(renewal_gain(lived, died, r_reset)),
+            "reward": named(reward_rate(self.returns, lived, died, r_reset)),
             "life": named(mean_life(lived, died)),
             "median_life": finite(median_life(lived, died)),
             "deaths": int(died.sum()),
             "limits": int((self.truncated & ~self.terminated & ~wins).sum()),
             "wins": int(wins.sum()),
-            "unfinished": int((~(self.terminated | self.truncated)).sum()),
+            "unfinished": int((~(self.terminated | self.truncated | died)).sum()),
             "alive_steps": int(lived.sum()),
+            "curve": {name: x.tolist() for name, x in self.survival_curve()._asdict().items()},
         }
 
     def survival_curve(self) -> Any:
@@ -108,7 +111,9 @@ class Episodes:
         """(steps lived int[E], won bool[E], died bool[E]); empty steps of a chain are no life."""
         lived = np.asarray(self.info.get("life", self.lengths)).astype(np.int64)
         wins = self.info.get("cause/win", np.zeros(len(lived))) > 0
-        return lived, wins, self.terminated & ~wins
+        # An evaluation may stop within the empty steps, where nothing has ended yet and the death is past.
+        died = self.info["cause/death"] > 0 if "cause/death" in self.info else self.terminated & ~wins
+        return lived, wins, died
 
 
 def as_text(found: dict[str, Any]) -> str:
@@ -126,10 +131,12 @@ def as_text(found: dict[str, Any]) -> str:
         lines.append(f"  {'crafter score':<28} {found['crafter_score']:10.2f} %")
     if lives := found.get("survival"):
         steps = lambda x, digits=1: "no end seen" if x is None else f"{x:.{digits}f}"
-        gain, life = lives["gain"], lives["life"]
+        gain, life, paid = lives["gain"], lives["life"], lives["reward"]
+        bound = lambda x: "?" if x is None else f"{x:.3f}"
         lines += [
             f"  as one endless stream in which a death costs {lives['r_reset']} steps:",
-            f"  {'gain':<28} {gain['mean']:10.3f}   {gain['low']:.3f} to {gain['high']:.3f}",
+            f"  {'gain, steps alive a step':<28} {gain['mean']:10.3f}   {gain['low']:.3f} to {gain['high']:.3f}",
+            f"  {'reward a step':<28} {paid['mean']:10.3f}   {bound(paid['low'])} to {bound(paid['high'])}",
             f"  {'life, steps':<28} {steps(life['mean']):>10}   {steps(life['low'])} to {steps(life['high'])}",
             f"  {'median life, steps':<28} {steps(lives['median_life'], 0):>10}",
             "  " + ", ".join(f"{lives[name]} {name}" for name in ("deaths", "limits", "wins")),

@@ -48,6 +48,8 @@ def names_only(monkeypatch: pytest.MonkeyPatch) -> None:
         ("Catch-bsuite", "catch-bsuite"),
         ("four_rooms", "fourrooms-misc"),
         ("probe_mask", "probe-mask-v0"),
+        ("River_Swim", "chain-river-swim-v0"),
+        ("chain-risk", "chain-risk-v0"),
     ],
 )
 def test_make_is_forgiving(written: str, meant: str) -> None:

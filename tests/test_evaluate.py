@@ -258,7 +258,19 @@ def test_survival_counts_lives_and_not_their_empty_steps() -> None:
         assert found[-1]["deaths"] == 300 and found[-1]["limits"] == found[-1]["wins"] == found[-1]["unfinished"] == 0
     for other in found[1:]:  # other draws of the same law
         assert other["life"]["low"] < found[0]["life"]["high"] and found[0]["life"]["low"] < other["life"]["high"]
-    assert found[0]["gain"]["mean"] == pytest.approx(found[0]["life"]["mean"] / (found[0]["life"]["mean"] + 30))
+    direct = evaluate(random_policy(env.spec), env, 300, jax.random.key(0)).lengths
+    assert found[0]["alive_steps"] == direct.sum()
+    assert found[0]["reward"]["mean"] == pytest.approx(found[0]["gain"]["mean"])  # a pole that stands pays 1 too
+
+
+def test_a_death_counts_before_its_empty_steps_are_over() -> None:
+    """Poles fall after about 20 steps, and the evaluation stops within the 100 empty steps of many."""
+    from mxnb.envs.survival import survival
+
+    env = survival(mxnb.make("cartpole-v1"), 100)
+    episodes = evaluate(random_policy(env.spec), env, 50, jax.random.key(0), max_steps=110)
+    found = episodes.survival(100)
+    assert not episodes.terminated.all() and found["deaths"] == 50 and found["unfinished"] == 0
 
 
 def test_survival_by_hand() -> None:
@@ -273,9 +285,14 @@ def test_survival_by_hand() -> None:
     found = episodes.survival(50)
     assert [found[name] for name in ("deaths", "limits", "wins", "unfinished", "alive_steps")] == [1, 1, 1, 1, 100]
     assert found["gain"]["mean"] == pytest.approx(100 / 150) and found["life"]["mean"] == 100
-    assert found["median_life"] is None
+    assert found["median_life"] is None and found["curve"]["times"] == [10.0] and found["curve"]["share"] == [0.75]
     with pytest.raises(ValueError, match="r_reset is -1; a death costs 0 steps or more"):
         episodes.survival(-1)
+    alone = replace(
+        episodes, **{n: getattr(episodes, n)[:1] for n in ("returns", "lengths", "terminated", "truncated")}
+    )
+    alone = replace(alone, info={}).survival(50)
+    assert (alone["gain"]["low"], alone["gain"]["high"], alone["life"]["high"]) == (0.0, 1.0, None)
     unhurt = replace(episodes, terminated=flags(False, False, False, False))
     told = {"policy": "p", "env": "e", "greedy": False, **unhurt.report(), "survival": unhurt.survival(50)}
     assert told["survival"]["life"] == {"mean": None, "low": pytest.approx(100 / 3), "high": None}

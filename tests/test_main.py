@@ -268,3 +268,28 @@ def test_survival_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert "--r-reset is -1; a death costs 0 steps or more" in refused(
         "evaluate --policy noop --env-id cartpole --r-reset -1", capsys
     )
+    assert "r_reset: expected a count of 0 or more, got -1" in refused(
+        "train --agent average_reward --env-id cartpole --preset smoke --r-reset -1", capsys
+    )
+    said = refused("evaluate --run run --env-id acrobot --episodes 2", capsys)
+    assert "survival-cartpole-v1" in said and "survival-acrobot-v1" in said
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        "--num-envs 4 --unroll 2 --total-frames 64 --hidden-dim 32 --phase-steps 4",
+        pytest.param("--num-envs 2048 --unroll 64 --total-frames 393_216", marks=pytest.mark.slow),
+    ],
+    ids=["4 x 2", "2048 x 64, 3 updates"],
+)
+def test_surviving_on_craftax_from_the_command_line(sizes: str, tmp_path: Path) -> None:
+    """The smallest takes seconds once compiled; the largest is the forerunner's own size."""
+    line = f"train --agent average_reward --env-id craftax-classic-v1 {sizes} --r-reset 50 --run-dir run"
+    assert run(line) == 0
+    rows = [json.loads(row) for row in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    small = "2048" not in sizes
+    assert len(rows) == (8 if small else 3)
+    assert all(0 < row["train/rho"] <= 1 for row in rows)
+    if small:
+        assert rows[-1]["time/wall_seconds"] < 60

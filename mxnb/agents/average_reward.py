@@ -21,7 +21,7 @@ from flax import struct
 
 from mxnb.agents import ppo_rnn
 from mxnb.agents.api import Agent, Health
-from mxnb.agents.on_policy import HEALTH, acted, adam, check_network, choose, env_action, head_of, mean
+from mxnb.agents.on_policy import HEALTH, acted, adam, choose, env_action, head_of, mean
 from mxnb.agents.ppo import Transition
 from mxnb.agents.ppo_rnn import PPORnnConfig
 from mxnb.agents.scales import first_policy
@@ -41,17 +41,19 @@ from mxnb.kernels.losses import explained_variance
 from mxnb.networks.recurrent import FeedForwardActorCritic, RecurrentActorCritic
 
 IMMORTAL = Health(
-    "train/rho",
-    -1.0,
-    0.9999,
-    "nobody dies any more, and while alive every step pays 1: there is nothing left to learn",
+    "train/deathless",
+    0.0,
+    0.5,
+    "nobody has died for long, and while alive every step pays 1: there is nothing to learn from",
     "if lives just are that long, raise r_reset; where the task has no deaths, train on its rewards: reward='native'",
 )
+DEATHLESS_STEPS = 10_000  # seen before anybody is called immortal
 OBJECTIVES = ("average", "centred-discounted", "discounted")
 CRITICS = ("lambda", "td0")
 METHODS = ("ppo", "a2c")
 CHAINS = ("explicit", "collapsed")
 REWARDS = ("alive", "native")
+A2C_LR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -75,41 +77,54 @@ class AverageRewardConfig(PPORnnConfig):
     rho: str = "ratio"
     """How the gain is estimated: ratio, ema, batch or td; see `mxnb.kernels.average_reward.learn_rho`."""
     rho_beta: float = 0.1
-    """Weight of the newest batch in the gain."""
+    """Weight of the newest batch in the gain (ratio, ema), or the gain's step size (td)."""
     critic: str = "lambda"
     """The value's target: lambda (V + A) or td0 (V + delta)."""
     method: str = "ppo"
-    """ppo, or a2c: one step down the whole batch, which is PPO's first; lr is then best given (0.001 is usual)."""
+    """ppo, or a2c: one step down the whole batch, which is PPO's first; its lr is 0.001 unless given."""
     centre_targets: bool = True
-    """Whether value targets of the average objective are shifted to mean 0, without which values may drift."""
+    """Whether value targets are shifted to mean 0 where there is no discount; otherwise values may drift."""
     phase_steps: int = 256
     """Before training, environment i takes a random number of random steps below this, so that lives differ in age."""
 
     def resolve(self) -> AverageRewardConfig:
         """The same with every 0 of `auto_scale` filled in; ValueError lists what does not fit."""
-        _check(self)
-        once = {"num_minibatches": 1, "update_epochs": 1}
-        config = replace(self, **once) if self.method == "a2c" else self
-        return super(AverageRewardConfig, config).resolve()  # type: ignore[return-value]
+        problems = _problems(self)
+        config = self
+        if self.method == "a2c":
+            origins = self.origins if self.lr else {**self.origins, "lr": "a2c"}
+            config = replace(self, num_minibatches=1, update_epochs=1, lr=self.lr or A2C_LR, origins=origins)
+        try:
+            resolved: Any = super(AverageRewardConfig, config).resolve()
+        except ValueError as error:
+            problems += str(error).splitlines()
+        if problems:
+            raise ValueError("\n".join(dict.fromkeys(problems)))
+        return resolved
 
 
-def _check(config: AverageRewardConfig) -> None:
+def _problems(config: AverageRewardConfig) -> list[str]:
+    """What is out of range among the fields that recurrent PPO has not, in words."""
     choices = {"objective": OBJECTIVES, "rho": RHOS, "critic": CRITICS, "method": METHODS}
     choices |= {"chain": CHAINS, "reward": REWARDS}
     given = {name: getattr(config, name) for name in choices}
     problems = [f"{n} is {v!r}; choose from {', '.join(choices[n])}" for n, v in given.items() if v not in choices[n]]
     if config.r_reset < 0:
         problems.append(f"r_reset is {config.r_reset}; a death costs 0 steps or more (50 is usual)")
-    if config.objective == "average" and config.lambda_ == 1:
+    undiscounted = config.objective == "average" or config.discount == 1
+    if undiscounted and config.lambda_ == 1:
         problems.append(f"lambda_ is {config.lambda_}; without a discount it must be below 1 (0.95 is usual)")
+    if config.objective == "discounted" and config.discount == 1:
+        problems.append("objective is 'discounted' with discount 1, where values have no end; use objective 'average'")
+    if config.objective == "discounted" and config.rho == "td":
+        problems.append("rho is 'td', but a discounted surprise holds no gain to learn; use rho 'ratio'")
     if not 0 < config.rho_beta <= 1:
         problems.append(f"rho_beta is {config.rho_beta}; use more than 0 and at most 1 (0.1 is usual)")
     if config.method == "a2c" and not {config.num_minibatches, config.update_epochs} <= {0, 1}:
         problems.append("method is 'a2c', which takes one step an update; leave num_minibatches and update_epochs out")
     if config.phase_steps < 0:
         problems.append(f"phase_steps is {config.phase_steps}; use 0 or more")
-    if problems:
-        raise ValueError("\n".join(problems))
+    return problems
 
 
 @struct.dataclass
@@ -187,18 +202,17 @@ def average_reward(config: AverageRewardConfig, env: Env, network: Any = None) -
         sizes = (config.hidden_dim, config.num_layers, len(spec.obs_shape), config.shared_layers)
         kind = RecurrentActorCritic if config.recurrent else FeedForwardActorCritic
         network = kind(head["num_outputs"], *sizes, gaussian=head["gaussian"])
-    blank = (
-        jnp.zeros((1, config.hidden_dim)),
-        jnp.zeros((1, 1, *spec.obs_shape), spec.obs_dtype),
-        jnp.ones((1, 1), bool),
-    )
-    check_network(spec, jax.eval_shape(network.init_with_output, jax.random.key(0), *blank)[0][1:], (1, 1))
+    else:
+        ppo_rnn.check_recurrent(spec, config, network)
     venv = vectorise(env, config.num_envs)
+    batch = config.num_envs * config.num_steps
     optimiser = adam(config, config.num_updates)
 
     def init(key: Any) -> State:
         net_key, env_key, phase_key, key = jax.random.split(key, 4)
-        policy = first_policy(config, spec, network.init(net_key, *blank))
+        memory = jnp.zeros((config.num_envs, config.hidden_dim))
+        obs = jnp.zeros((1, 1, *spec.obs_shape), spec.obs_dtype)
+        policy = first_policy(config, spec, network.init(net_key, memory[:1], obs, jnp.ones((1, 1), bool)))
         envs = venv.init(env_key)
         if config.phase_steps:
             envs = out_of_step(venv, envs, phase_key, config.phase_steps)
@@ -206,7 +220,7 @@ def average_reward(config: AverageRewardConfig, env: Env, network: Any = None) -
             policy=policy,
             opt_state=optimiser.init({"params": policy["params"]}),
             envs=envs,
-            memory=jnp.zeros((config.num_envs, config.hidden_dim)),
+            memory=memory,
             is_first=jnp.ones(config.num_envs, bool),
             gain=no_gain(),
             update=jnp.zeros((), jnp.int32),
@@ -220,14 +234,16 @@ def average_reward(config: AverageRewardConfig, env: Env, network: Any = None) -
         gain: Gain = learn_rho(state.gain, transitions.reward, duration, how=config.rho, beta=config.rho_beta)
         gae_, delta = advantages(config, transitions, last_value, gain.rho)
         if config.rho == "td":
-            gain = step_rho(gain, delta, beta=config.rho_beta)
+            gain = step_rho(gain, delta, duration, beta=config.rho_beta)
         after, metrics = ppo_rnn.update(network, config, optimiser, spec, after, state.memory, (data, gae_))
         batch_gain = transitions.reward.mean() / duration.mean()
+        deathless = (gain.rho > 0.9999) & (gain.batches * batch >= DEATHLESS_STEPS)
         fit = explained_variance(transitions.value.reshape(-1), gae_[1].reshape(-1))
         metrics |= {
             "train/rho": mean(gain.rho),
             "train/batch_rho": mean(batch_gain),
             "train/rho_gap": mean(jnp.abs(gain.rho - batch_gain)),
+            "train/deathless": mean(deathless.astype(jnp.float32)),
             "train/mean_value": mean(transitions.value.mean()),
             "train/mean_delta": mean(delta.mean()),
             "train/explained_variance": mean(fit),
@@ -244,7 +260,7 @@ def average_reward(config: AverageRewardConfig, env: Env, network: Any = None) -
         config=config,
         spec=spec,
         num_updates=config.num_updates,
-        steps_per_update=config.num_envs * config.num_steps,
+        steps_per_update=batch,
         init=init,
         step=step,
         memory=lambda policy: jnp.zeros(config.hidden_dim),

@@ -171,6 +171,22 @@ def update(network: Any, config: PPORnnConfig, optimiser: Any, spec: Spec, state
     return state, pool(pool(metrics))
 
 
+def check_recurrent(spec: Spec, config: PPORnnConfig, network: Any) -> None:
+    """ValueError unless a network keeps its memory at the width hidden_dim, and its head and value fit."""
+    example = (
+        jnp.zeros((2, config.hidden_dim)),
+        jnp.zeros((3, 2, *spec.obs_shape), spec.obs_dtype),
+        jnp.ones((3, 2), bool),
+    )
+    memory, *out = jax.eval_shape(network.init_with_output, jax.random.key(0), *example)[0]
+    if memory.shape != example[0].shape:
+        raise ValueError(
+            f"the network gives a memory {list(memory.shape)} for {list(example[0].shape)}; "
+            f"it must keep its shape, [B, hidden_dim = {config.hidden_dim}]"
+        )
+    check_network(spec, out, (3, 2))
+
+
 def ppo_rnn(config: PPORnnConfig, env: Env, network: Any = None) -> Agent:
     """Masked recurrent PPO on `env`, with discrete or continuous actions.
 
@@ -184,18 +200,7 @@ def ppo_rnn(config: PPORnnConfig, env: Env, network: Any = None) -> Agent:
         sizes = (config.hidden_dim, config.num_layers, len(spec.obs_shape), config.shared_layers)
         network = RecurrentActorCritic(head["num_outputs"], *sizes, gaussian=head["gaussian"])
     else:
-        example = (
-            jnp.zeros((2, config.hidden_dim)),
-            jnp.zeros((3, 2, *spec.obs_shape), spec.obs_dtype),
-            jnp.ones((3, 2), bool),
-        )
-        memory, *out = jax.eval_shape(network.init_with_output, jax.random.key(0), *example)[0]
-        if memory.shape != example[0].shape:
-            raise ValueError(
-                f"the network gives a memory {list(memory.shape)} for {list(example[0].shape)}; "
-                f"it must keep its shape, [B, hidden_dim = {config.hidden_dim}]"
-            )
-        check_network(spec, out, (3, 2))
+        check_recurrent(spec, config, network)
     venv = vectorise(env, config.num_envs)
     optimiser = adam(config, config.num_updates)
 

@@ -142,6 +142,10 @@ MAKERS: dict[str, Any] = {
 """Name -> maker of its table."""
 
 
+def _probable(numbers: Any) -> bool:
+    return bool((np.asarray(numbers) >= 0).all() and (np.asarray(numbers) <= 1).all())
+
+
 @struct.dataclass
 class ChainState:
     """Where a table stands."""
@@ -153,11 +157,13 @@ def from_table(name: str, mdp: MDP, death: Any = None) -> Env:
     """An environment that walks through `mdp` from state 0 on; observation: one-hot float32[S].
 
     death: probabilities [S, A] that a step is the last one (`terminated`); None: it never ends.
-    ValueError where a row of the table is no probability distribution.
+    ValueError where a row of the table is no probability distribution, or `death` no table of probabilities.
     """
     if not np.allclose(mdp.transition.sum(-1), 1.0) or (mdp.transition < 0).any():
         raise ValueError(f"{name}: transition[s, a] must be probabilities that sum to 1")
     states, actions = mdp.reward.shape
+    if death is not None and (np.shape(death) != (states, actions) or not _probable(death)):
+        raise ValueError(f"{name}: death must be {states} x {actions} probabilities, one for each state and action")
     # The last entry is forced to 1, or rounding would let a draw fall behind it.
     edges = np.cumsum(mdp.transition, -1)
     edges[..., -1] = 1.0
@@ -220,7 +226,9 @@ def memory_loop(blanks: int = 5) -> Env:
 
 
 def chain(name: str) -> Env:
-    """The environment of one of `MAKERS`; ValueError lists them."""
+    """The environment of one of `MAKERS`, or `memory_loop` for "memory"; ValueError lists them."""
+    if name == "memory":
+        return memory_loop()
     if name not in MAKERS:
-        raise ValueError(f"there is no chain {name!r}; choose from {', '.join(MAKERS)}")
+        raise ValueError(f"there is no chain {name!r}; choose from {', '.join(MAKERS)}, memory")
     return from_table(name, MAKERS[name]())

@@ -2,7 +2,7 @@
 
 Each step alive pays 1, the one that dies too; then come `r_reset` steps that pay nothing and in which actions do
 nothing; then a fresh world. With independent lives of L steps the gain is E[L] / (E[L] + r_reset), so the best policy
-is the one that lives longest. No time limit and no win is a death.
+is the one that lives longest. Neither a time limit nor a win is a death.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mxnb.envs.craftax import CAUSES
 
 CHAINS = ("explicit", "collapsed")
 REWARDS = ("alive", "native")
+PREFIX = "survival-"
 
 
 @struct.dataclass
@@ -35,9 +36,9 @@ def survival(env: Env, r_reset: int = 50, *, chain: str = "explicit", reward: st
     """`env` as a continuing task in which a death costs `r_reset` steps.
 
     chain: "explicit" plays those steps: the observation is 0 but for its appended last entry, left / r_reset (for
-    pictures a constant channel, 255 left / r_reset), and `terminated` comes with the last of them. "collapsed" makes
-    the death one transition that takes tau = 1 + r_reset steps, and `terminated` comes with it: the same gain and the
-    same values while alive, without playing the empty steps.
+    pictures a constant channel, which is 255 left / r_reset where they are whole numbers), and `terminated` comes with
+    the last of them. "collapsed" makes the death one transition that takes tau = 1 + r_reset steps, and `terminated`
+    comes with it: the same gain and the same values while alive, without playing the empty steps.
     reward: "alive" pays 1 a step lived; "native" pays the environment's own reward.
 
     A time limit or a win is `truncated`, and the next life begins at once. Which it was is in info: cause/alive,
@@ -45,19 +46,21 @@ def survival(env: Env, r_reset: int = 50, *, chain: str = "explicit", reward: st
     tick/tau (steps that the transition takes). `terminated` means that the next world follows, not that the future is
     worth nothing: `mxnb.agents.average_reward` learns from it.
 
-    Raises ValueError for r_reset below 0, an unknown chain or reward, and several agents.
+    Raises ValueError for r_reset below 0, an unknown chain or reward, several agents, and what is survival already.
     """
     _check(env.spec, r_reset, chain, reward)
     inner, explicit = env.spec, chain == "explicit"
     zero = jnp.zeros(inner.obs_shape, inner.obs_dtype)
+    shape = inner.obs_shape or (1,)
+    flat, whole = len(shape) == 1, jnp.issubdtype(inner.obs_dtype, jnp.integer)
+    # Vectors of whole numbers and bits of any shape become float32: in them a share could only be 0 or 1.
+    keeps = jnp.issubdtype(inner.obs_dtype, jnp.floating) or (whole and not flat)
+    dtype = inner.obs_dtype if keeps else jnp.float32
 
     def look(obs: Any, left: Any) -> Any:
         share = left / max(r_reset, 1)
-        if len(inner.obs_shape) == 1:
-            return jnp.append(obs, share.astype(inner.obs_dtype))
-        scale = 255.0 if jnp.issubdtype(inner.obs_dtype, jnp.integer) else 1.0
-        channel = jnp.full((*inner.obs_shape[:-1], 1), jnp.round(scale * share) if scale > 1 else share)
-        return jnp.concatenate([obs, channel.astype(inner.obs_dtype)], -1)
+        channel = jnp.full((*shape[:-1], 1), share if flat or not whole else jnp.round(255.0 * share))
+        return jnp.concatenate([obs.reshape(shape).astype(dtype), channel.astype(dtype)], -1)
 
     def reset(key: Any) -> tuple[Any, SurvivalState]:
         obs, state = env.reset(key)
@@ -93,11 +96,12 @@ def survival(env: Env, r_reset: int = 50, *, chain: str = "explicit", reward: st
         return None if picture is None else jnp.where(state.left > 0, picture // 3, picture)
 
     names = tuple(dict.fromkeys((*inner.info, *CAUSES)))
-    *lead, last = inner.obs_shape
     spec = replace(
         inner,
-        id=f"survival-{inner.id}",
-        obs_shape=(*lead, last + 1),
+        id=f"{PREFIX}{inner.id}",
+        obs_shape=(*shape[:-1], shape[-1] + 1),
+        obs_dtype=dtype,
+        num_binary=inner.num_binary if flat else 0,  # a picture's bits no longer come first
         max_steps=inner.max_steps + r_reset if inner.max_steps and explicit else inner.max_steps,
         info=(*names, "life", *TICK_INFO),
     )
@@ -121,6 +125,8 @@ def _check(spec: Spec, r_reset: int, chain: str, reward: str) -> None:
         problems.append(f"chain is {chain!r}; use 'explicit' or 'collapsed'")
     if reward not in REWARDS:
         problems.append(f"reward is {reward!r}; use 'alive' or 'native'")
+    if spec.id.startswith(PREFIX):
+        problems.append(f"{spec.id} is an endless stream already; give survival the environment itself")
     if spec.agents:
         problems.append(f"{spec.id} has {len(spec.agents)} agents; survival is for one")
     if problems:

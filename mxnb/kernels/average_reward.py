@@ -80,8 +80,8 @@ def centre(value_target: Float[Array, "*B"]) -> Float[Array, "*B"]:
 class Gain(NamedTuple):
     """What an estimate of the gain remembers; `rho` is the estimate."""
 
-    reward: Any  # float32 scalar: mean reward of a transition
-    duration: Any  # float32 scalar: mean steps of a transition
+    reward: Any  # float32 scalar: mean reward of a transition, or of a step (ema, td)
+    duration: Any  # float32 scalar: mean steps of a transition, or 1 (ema, td)
     batches: Any  # float32 scalar: batches seen
 
     @property
@@ -123,10 +123,11 @@ def learn_rho(
     return Gain(mix(gain.reward, reward), mix(gain.duration, duration), batches)
 
 
-def step_rho(gain: Gain, delta: Float[Array, "*B"], *, beta: float) -> Gain:
-    """rho + beta mean(delta): the gain learned from the differential TD error, with the critic's own fixed point.
+def step_rho(gain: Gain, delta: Float[Array, "*B"], duration: Float[Array, "*B"], *, beta: float) -> Gain:
+    """rho + beta mean(delta) / mean(tau): the gain learned from the differential TD error, sharing its fixed point.
 
-    Also right for data of another policy, when delta is weighted by its ratios. Source: Wan, Naik & Sutton 2021,
-    arXiv:2006.16318, equation 4.
+    mean(delta) holds -rho mean(tau), so without the division long transitions would make rho swing. Also right for data
+    of another policy, when delta is weighted by its ratios. Source: Wan, Naik & Sutton 2021, arXiv:2006.16318,
+    equation 4.
     """
-    return gain._replace(reward=gain.rho + beta * delta.mean(), duration=jnp.ones(()))
+    return gain._replace(reward=gain.rho + beta * delta.mean() / duration.mean(), duration=jnp.ones(()))

@@ -29,6 +29,13 @@ def renewal_gain(steps: Shaped[np.ndarray, "L"], died: Bool[np.ndarray, "L"], r_
     return _ratio(steps.astype(np.float64), steps + r_reset * died, 1.0)
 
 
+def reward_rate(
+    rewards: Shaped[np.ndarray, "L"], steps: Shaped[np.ndarray, "L"], died: Bool[np.ndarray, "L"], r_reset: int
+) -> Estimate:
+    """What such lives earn a step of the endless stream: sum(rewards) / (sum L + r_reset deaths), as `renewal_gain`."""
+    return _ratio(rewards.astype(np.float64), steps + r_reset * died, np.inf, -np.inf)
+
+
 def mean_life(steps: Shaped[np.ndarray, "L"], died: Bool[np.ndarray, "L"]) -> Estimate:
     """Steps lived for each death: exact for a constant hazard where lives are cut off, the plain mean where none is.
 
@@ -39,12 +46,14 @@ def mean_life(steps: Shaped[np.ndarray, "L"], died: Bool[np.ndarray, "L"]) -> Es
     return _ratio(steps.astype(np.float64), died.astype(np.float64), np.inf)
 
 
-def _ratio(above: Float[np.ndarray, "L"], below: Shaped[np.ndarray, "L"], most: float) -> Estimate:
-    """sum(above) / sum(below), from 0 to `most`."""
+def _ratio(above: Float[np.ndarray, "L"], below: Shaped[np.ndarray, "L"], most: float, least: float = 0.0) -> Estimate:
+    """sum(above) / sum(below), from `least` to `most`; one life alone says nothing of the spread."""
     value = float(above.sum() / below.sum())
+    if len(above) < 2:
+        return Estimate(value, least, most)
     rest = above - value * below
     half = 1.96 * float(np.sqrt(np.mean(rest**2) / len(above)) / below.mean())
-    return Estimate(value, max(0.0, value - half), min(most, value + half))
+    return Estimate(value, max(least, value - half), min(most, value + half))
 
 
 class Curve(NamedTuple):

@@ -101,7 +101,8 @@ def survival(groups: Mapping[str, Any]) -> Figure:
         close = lambda y: 100 * np.concatenate([[1.0], y, y[-1:] if len(y) else [1.0]])
         colour = COLOURS[i % len(COLOURS)]
         ax.step(x, close(share), where="post", linewidth=1.6, color=colour, label=name)
-        ax.fill_between(x, close(low), close(high), step="post", color=colour, alpha=0.2, linewidth=0)
+        if len(times):  # where nobody died there is no spread to tell of
+            ax.fill_between(x, close(low), close(high), step="post", color=colour, alpha=0.2, linewidth=0)
     ax.set_ylim(0, 103)
     ax.set_xlim(left=0)
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")

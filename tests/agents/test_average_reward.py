@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from agents.tables import Learned, learn, module, risk_with_deaths
+from flax import linen as nn
 from tiny import assert_same_bits, mutant
 
 from mxnb.agents.average_reward import AverageRewardConfig, advantages, average_reward, out_of_step
@@ -33,6 +34,9 @@ SIZES: dict[str, Any] = {
     "phase_steps": 20,
     "r_reset": 5,
 }
+
+
+WATCHED = ("train/rho", "train/deathless", "train/entropy_frac")
 
 
 def mortal() -> Any:
@@ -127,28 +131,14 @@ def test_a_discounted_death_costs_the_same_in_one_transition() -> None:
     assert float(target.mean()) > 1.0  # not centred
 
 
-def test_the_actor_teaches_no_critic_and_the_gain_gets_no_gradient() -> None:
-    t, last = batch()
-    config = AverageRewardConfig(**SIZES, vf_coef=0.0, ent_coef=0.0, normalise_value=False)
-    agent = average_reward(config, endless(config, mortal()))
-    policy = jax.jit(agent.init)(jax.random.key(0)).policy
-    network = RecurrentActorCritic(3, 16, 1, 1, 0)
-
-    def loss(params: Any, rho: Any) -> Any:
-        (advantage, target), _ = advantages(config, t, last, rho)
-        obs = jnp.ones((6, 2, 3))
-        _, head, value = module.ppo_rnn.forward(network, {"params": params}, jnp.zeros((2, 16)), obs, t.terminated)
-        flat = lambda x: x.reshape(-1, *x.shape[2:])
-        rows = Transition(*(None if x is None else flat(x) for x in t))._replace(
-            action=jnp.zeros(12, jnp.int32), log_prob=jnp.full(12, -1.0)
-        )
-        gae_ = jax.lax.stop_gradient((flat(advantage), flat(target)))
-        return module.ppo_rnn.ppo.loss(config, agent.spec, policy, (flat(head), flat(value)), rows, gae_, 0.0)[0]
-
-    grads, by_rho = jax.grad(loss, argnums=(0, 1))(policy["params"], jnp.float32(0.4))
-    assert float(by_rho) == 0.0
-    assert all(not leaf.any() for leaf in jax.tree.leaves(grads["value"]))
-    assert all(leaf.any() for leaf in jax.tree.leaves(grads["logits"]))
+def test_the_actor_teaches_no_critic() -> None:
+    """With no weight on the value's own loss an update leaves the value's head as it was, bit for bit."""
+    agent = agent_of(vf_coef=0.0, normalise_value=False)
+    state = jax.jit(agent.init)(jax.random.key(0))
+    after, _ = jax.jit(agent.step)(state)
+    before, then = state.policy["params"], after.policy["params"]
+    assert_same_bits(before["value"], then["value"])
+    assert not np.array_equal(before["logits"]["kernel"], then["logits"]["kernel"])
 
 
 def test_the_last_step_is_judged_by_what_follows_the_rollout() -> None:
@@ -197,7 +187,8 @@ def test_unchanged_parameters_give_ratio_one() -> None:
     obs = module.ppo_rnn.unpack(transitions.obs, agent.spec.num_binary, agent.spec.obs_shape)
     _, head, value = module.ppo_rnn.forward(network, state.policy, state.memory, obs, is_first)
     again = module.ppo_rnn.distribution(agent.spec, head, transitions.mask).log_prob(transitions.action)
-    np.testing.assert_allclose(again, transitions.log_prob, atol=1e-5)  # empty steps too
+    assert is_first[1:].any() and (transitions.weight == 0).any()  # respawns and empty steps are among them
+    np.testing.assert_allclose(again, transitions.log_prob, atol=1e-5)
     np.testing.assert_allclose(value * 1.0, transitions.value, atol=1e-4)
     _, metrics = step(state)
     assert abs(float(metrics["train/approx_kl"].total)) < 1e-5 and float(metrics["train/clip_frac"].total) == 0
@@ -237,6 +228,11 @@ def test_lives_start_out_of_step() -> None:
         ({"objective": "mean"}, "objective is 'mean'; choose from average, centred-discounted, discounted"),
         ({"rho": "x", "critic": "y"}, "rho is 'x'; choose from .*\ncritic is 'y'; choose from lambda, td0"),
         ({"rho_beta": 0.0}, "rho_beta is 0.0; use more than 0"),
+        ({"r_reset": -1, "num_envs": 0}, "r_reset is -1; .*\nnum_envs is 0; use at least 1"),
+        ({"r_reset": -1, "num_envs": 6, "num_minibatches": 0}, "^r_reset is -1; [^\n]*$"),
+        ({"objective": "centred-discounted", "discount": 1.0, "lambda_": 1.0}, "lambda_ is 1.0; without a discount"),
+        ({"objective": "discounted", "discount": 1.0}, "with discount 1, where values have no end"),
+        ({"objective": "discounted", "rho": "td"}, "holds no gain to learn; use rho 'ratio'"),
         ({"num_envs": 6}, "num_envs = 6 does not divide into num_minibatches = 4"),
     ],
 )
@@ -245,22 +241,53 @@ def test_bad_input(given: Any, words: str) -> None:
         AverageRewardConfig(**SIZES | given).resolve()
 
 
+class Wider(nn.Module):
+    """A network whose memory grows."""
+
+    @nn.compact
+    def __call__(self, memory: Any, obs: Any, is_first: Any) -> Any:
+        return jnp.concatenate([memory, memory[:, :4]], -1), nn.Dense(3)(obs), nn.Dense(1)(obs)[..., 0]
+
+
+def test_a_network_that_changes_its_memorys_shape_is_told() -> None:
+    config = AverageRewardConfig(**SIZES)
+    with pytest.raises(ValueError, match=r"gives a memory \[2, 20\] for \[2, 16\]; it must keep its shape"):
+        average_reward(config, endless(config, mortal()), Wider())
+
+
 def test_a2c_is_one_step_down_the_whole_batch() -> None:
     left_open = SIZES | {"num_minibatches": 0, "update_epochs": 0}
     config = AverageRewardConfig(**left_open, method="a2c").resolve()
-    assert (config.num_minibatches, config.update_epochs) == (1, 1)
+    assert (config.num_minibatches, config.update_epochs, config.lr) == (1, 1, 1e-3)
+    assert config.origins["lr"] == "a2c"
     with pytest.raises(ValueError, match="leave num_minibatches and update_epochs out"):
         AverageRewardConfig(**SIZES, method="a2c").resolve()
 
 
 def test_a_task_without_deaths_says_so() -> None:
+    """Once enough was seen: who has not died yet in the first steps is no immortal."""
     env = survival(chains.chain("control"), 5)
-    agent = average_reward(AverageRewardConfig(**SIZES), env)
-    _, metrics = jax.jit(lambda key: agent.step(agent.init(key)))(jax.random.key(0))
-    rho = float(metrics["train/rho"].total)
-    (words,) = judge(agent.health, [{"update": 1, "train/rho": rho, "train/entropy_frac": 1.0}])
-    assert rho == 1.0 and "nobody dies any more" in words and "reward='native'" in words
+    agent = average_reward(AverageRewardConfig(**SIZES | {"num_envs": 128, "total_timesteps": 20_480}), env)
+    step, state, rows = jax.jit(agent.step), jax.jit(agent.init)(jax.random.key(0)), []
+    for update in range(8):
+        state, metrics = step(state)
+        rows.append({"update": update, **{k: float(m.total / m.count) for k, m in metrics.items() if k in WATCHED}})
+    assert all(row["train/rho"] == 1.0 for row in rows)
+    assert [row["train/deathless"] for row in rows] == [0.0] * 4 + [1.0] * 4  # 2,048 steps an update
+    assert not judge(agent.health, rows[:1])
+    (words,) = judge(agent.health, rows[4:])
+    assert "nobody has died for long" in words and "reward='native'" in words
     assert module.IMMORTAL not in agent_of(reward="native").health
+
+
+def test_long_deaths_do_not_make_a_td_gain_swing() -> None:
+    """A death of 1 + 500 steps after ten alive: the mean transition takes 51, twice what would make rho diverge."""
+    mdp = chains.MDP(np.ones((1, 1, 1)), np.ones((1, 1)))
+    env = survival(chains.from_table("mortal", mdp, death=[[0.1]]), 500, chain="collapsed")
+    sizes = SIZES | {"num_envs": 64, "total_timesteps": 64 * 16 * 200, "phase_steps": 0, "r_reset": 500}
+    agent = average_reward(AverageRewardConfig(**sizes, rho="td", chain="collapsed"), env)
+    train = lambda key: jax.lax.fori_loop(0, 200, lambda _, state: agent.step(state)[0], agent.init(key))
+    assert float(jax.jit(train)(jax.random.key(0)).gain.rho) == pytest.approx(10 / 510, abs=0.01)
 
 
 def test_the_choices_are_those_of_the_environment() -> None:
@@ -331,20 +358,25 @@ OWN_VALUE_AT_THE_EDGE = (
 
 
 @cache
-def rare_falls(bug: Any = None, chain: str = "explicit") -> Learned:
+def rare_falls(bug: Any = None, chain: str = "explicit", seed: int = 0) -> Learned:
     """Safe pays 0.3; risky 0.5, with 60 empty steps after one in fifty: gains 0.3 and 0.227."""
     how = mutant(module, *bug) if bug else module
-    return learn(chains.risk(), updates=400, env=risk_with_deaths(chain), how=how, anneal_lr=False)
+    return learn(chains.risk(), updates=400, seed=seed, env=risk_with_deaths(chain), how=how, anneal_lr=False)
 
 
+SEEDS = [0, pytest.param(1, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("chain", ["explicit", "collapsed"])
-def test_a_rare_fall_is_worth_its_price(chain: str) -> None:
-    assert rare_falls(chain=chain).gain >= 0.275
+def test_a_rare_fall_is_worth_its_price(chain: str, seed: int) -> None:
+    assert rare_falls(chain=chain, seed=seed).gain >= 0.275
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("bug", [CLIPPED, CUT_AT_DEATH], ids=["clipped delta", "cut at death"])
-def test_who_forgets_the_price_takes_the_risk(bug: Any) -> None:
-    assert rare_falls(bug).gain <= 0.25
+def test_who_forgets_the_price_takes_the_risk(bug: Any, seed: int) -> None:
+    assert rare_falls(bug, seed=seed).gain <= 0.25
 
 
 def short_rollouts(bug: Any = None) -> Learned:

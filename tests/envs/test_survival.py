@@ -139,6 +139,32 @@ def test_pictures_get_a_channel(dtype: Any, full: Any) -> None:
     assert int(env.render(state).max()) == 30  # darkened
 
 
+@pytest.mark.parametrize("shape", [(), (2,)])
+@pytest.mark.parametrize("dtype", [jnp.int32, bool])
+def test_whole_numbers_still_tell_how_much_is_left(shape: Any, dtype: Any) -> None:
+    env = survival(clock(shape, dtype), 4)
+    key = jax.random.key(0)
+    obs, state = env.reset(key)
+    assert (
+        (obs.shape, obs.dtype)
+        == (env.spec.obs_shape, env.spec.obs_dtype)
+        == ((max(shape, default=1) + 1,), jnp.float32)
+    )
+    seen = []
+    for action in (DIE, LIVE, LIVE, LIVE):
+        obs, state, *_ = env.step(key, state, jnp.int32(action))
+        seen.append(float(obs[-1]))
+    assert seen == [1.0, 0.75, 0.5, 0.25]
+
+
+def test_pictures_of_bits_are_not_packed() -> None:
+    """The new channel lies between their bits; packed, it would come back as 0 or 1."""
+    env = mxnb.make("asterix")
+    assert env.spec.num_binary and survival(env, 5).spec.num_binary == 0
+    report = mxnb.check(survival(env, 5))
+    assert report.ok, report
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -151,6 +177,18 @@ def test_pictures_get_a_channel(dtype: Any, full: Any) -> None:
 def test_bad_input(given: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         survival(clock(), **given)
+
+
+def test_a_stream_is_made_once() -> None:
+    with pytest.raises(ValueError, match="survival-clock-v0 is an endless stream already"):
+        survival(survival(clock()))
+
+
+@pytest.mark.parametrize("death", [[[0.1]], [[0.1, 2.0]]])
+def test_deaths_that_are_no_probabilities_are_told(death: Any) -> None:
+    mdp = chains.MDP(np.ones((1, 2, 1)), np.ones((1, 2)))
+    with pytest.raises(ValueError, match="death must be 1 x 2 probabilities"):
+        chains.from_table("mortal", mdp, death=death)
 
 
 @pytest.mark.parametrize("chain", ["explicit", "collapsed"])

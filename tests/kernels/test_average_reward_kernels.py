@@ -202,7 +202,8 @@ def test_the_newest_batch_weighs_beta_in_the_end() -> None:
 def test_the_td_gain_moves_with_the_surprise() -> None:
     gain = learn_rho(no_gain(), *batch([1.0], [1.0]), how="td", beta=0.1)
     assert gain.rho == 0.0
-    assert step_rho(gain, jnp.array([0.5, 1.5]), beta=0.1).rho == pytest.approx(0.1)
+    assert step_rho(gain, jnp.array([0.5, 1.5]), jnp.ones(2), beta=0.1).rho == pytest.approx(0.1)
+    assert step_rho(gain, jnp.array([0.5, 1.5]), jnp.array([1.0, 501.0]), beta=0.1).rho == pytest.approx(0.1 / 251)
 
 
 @pytest.mark.parametrize("how", ["ema", "ratio", "batch"])

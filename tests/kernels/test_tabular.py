@@ -73,7 +73,7 @@ def test_performance_difference() -> None:
         old, new = (softmax(rng.normal(size=mdp.reward.shape)) for _ in range(2))
         here, there = evaluate_policy(mdp, old), evaluate_policy(mdp, new)
         gained = (there.stationary[:, None] * new * tabular.advantages(mdp, here)).sum()
-        assert there.gain - here.gain == pytest.approx(gained, abs=1e-11)
+        assert there.gain - here.gain == pytest.approx(gained, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_their_variants() -> None:
 
 
 def test_the_sampled_policy_gradient_is_the_exact_one() -> None:
-    """The mean of score times advantage over 2e6 sampled (state, action), within 4 standard errors."""
+    """The mean of score times advantage over 2e6 sampled (state, action), within 3 standard errors."""
     mdp, rng, draws = chains.control(), np.random.default_rng(0), 2_000_000
     policy = softmax(LOGITS)
     found = evaluate_policy(mdp, policy)
@@ -151,7 +151,7 @@ def test_the_sampled_policy_gradient_is_the_exact_one() -> None:
     for at in np.ndindex(2, 2):
         score = (state == at[0]) * ((action == at[1]) - policy[at])
         sample = score * delta
-        assert abs(sample.mean() - exact[at]) <= 4 * sample.std() / np.sqrt(draws)
+        assert abs(sample.mean() - exact[at]) <= 3 * sample.std() / np.sqrt(draws)
 
 
 def test_what_the_problems_are_about() -> None:
