@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The tests, on the CPU, one suite after the other: tests/*.py, each folder of tests/, each notebook at its smallest size.
-# Prints each suite's time and ends with "N passed, M failed". Usage: scripts/test.sh [--all] [SUITE ...], e.g. scripts/test.sh envs 02_masked_ppo
+# The tests, on the CPU, two suites at a time: tests/*.py, each folder of tests/, each notebook at its smallest size.
+# Prints each suite when it ends, then the times, and ends with "N passed, M failed".
+# Usage: scripts/test.sh [--all] [SUITE ...], e.g. scripts/test.sh envs 02_masked_ppo; TEST_LANES=1 runs one at a time.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,35 +13,67 @@ fi
 only=" $* "
 
 export JAX_PLATFORMS=cpu MPLBACKEND=agg WANDB_MODE=disabled
-export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/.jax_cache}
+caches=${JAX_COMPILATION_CACHE_DIR:-$PWD/.jax_cache}
 export PYDEVD_DISABLE_FILE_VALIDATION=1 # the kernels' debugger otherwise complains about frozen modules
 reports=.reports
 rm -rf "$reports"
 mkdir -p "$reports"
-times=""
 runs=$(mktemp -d)
-trap 'rm -rf "$runs"' EXIT
+lanes=()
+trap 'for pid in ${lanes[@]+"${lanes[@]}"}; do kill -- "-$pid" 2> /dev/null; done; rm -rf "$runs"' EXIT
 
-suite() { # suite NAME PYTEST-ARGUMENTS...
-    local name=$1 start=$SECONDS code=0
-    shift
-    [ "$only" = "  " ] || [[ $only == *" $name "* ]] || return 0
-    echo "---- $name"
-    .venv/bin/python -m pytest -q "$@" --junitxml="$reports/$name.xml" < /dev/null || code=$?
-    echo "$code" > "$reports/$name.exit"
-    echo "---- $name: $((SECONDS - start)) s"
-    times+="${times:+, }$name $((SECONDS - start)) s"
-}
-
-shopt -s nullglob
-files=(tests/test_*.py)
-[ ${#files[@]} -eq 0 ] || suite tests "${which_tests[@]}" "${files[@]}"
+found=()
+[ -z "$(find tests -maxdepth 1 -name 'test_*.py' -print -quit)" ] || found+=(tests)
 for folder in tests/*/; do
-    [ -z "$(find "$folder" -name 'test_*.py' -print -quit)" ] || suite "$(basename "$folder")" "${which_tests[@]}" "$folder"
+    [ -z "$(find "$folder" -name 'test_*.py' -print -quit)" ] || found+=("$(basename "$folder")")
 done
 for notebook in notebooks/[0-9][0-9]_*.ipynb; do
-    name=$(basename "$notebook" .ipynb)
-    MXNB_PRESET=smoke MXNB_RUN_DIR="$runs/$name" suite "$name" --nbmake --nbmake-timeout=900 "$notebook"
+    [ ! -f "$notebook" ] || found+=("$(basename "$notebook" .ipynb)")
 done
-echo "times: $times"
+suites=()
+for name in envs agents crash tests notebooks "${found[@]}"; do # the longest first
+    [ "$only" = "  " ] || [[ $only == *" $name "* ]] || continue
+    [[ " ${found[*]} " != *" $name "* ]] || [[ " ${suites[*]-} " == *" $name "* ]] || suites+=("$name")
+done
+
+suite() { # suite NAME: its tests, with the report in $reports/NAME.*
+    local name=$1 what=("${which_tests[@]}")
+    if [ "$name" = tests ]; then
+        what+=(tests/test_*.py)
+    elif [ -d "tests/$name" ]; then
+        what+=("tests/$name")
+    else
+        export MXNB_PRESET=smoke MXNB_RUN_DIR="$runs/$name"
+        what=(--nbmake --nbmake-timeout=900 "notebooks/$name.ipynb")
+    fi
+    .venv/bin/python -m pytest -q "${what[@]}" --junitxml="$reports/$name.xml" < /dev/null
+}
+
+# Each lane takes the next suite that none has claimed. Their compilation caches are apart: jax writes into one without a
+# lock, and half an entry read by the other lane would be a warning, which fails a test.
+lane() { # lane NUMBER
+    set +m
+    export JAX_COMPILATION_CACHE_DIR=$caches/lane-$1
+    for name in "${suites[@]}"; do
+        mkdir "$reports/$name.claimed" 2> /dev/null || continue
+        local start=$SECONDS code=0
+        echo "---- $name begins (read along: $reports/$name.log)"
+        (suite "$name") > "$reports/$name.log" 2>&1 || code=$?
+        echo "$name $((SECONDS - start)) s" > "$reports/$name.time"
+        cat "$reports/$name.log" <(echo "---- $name: $((SECONDS - start)) s")
+        echo "$code" > "$reports/$name.exit"
+    done
+}
+
+set -m # a process group each: so that tests may be interrupted, and all of them end with this script
+for number in $(seq "${TEST_LANES:-2}"); do
+    lane "$number" &
+    lanes+=($!)
+done
+for pid in "${lanes[@]}"; do wait "$pid"; done
+lanes=()
+for name in "${suites[@]}"; do
+    [ -f "$reports/$name.exit" ] || echo 1 > "$reports/$name.exit" # its lane was killed
+done
+echo "times: $(cat "$reports"/*.time 2> /dev/null | paste -sd, - | sed 's/,/, /g')"
 .venv/bin/python scripts/count_tests.py "$reports"
