@@ -61,6 +61,7 @@ overrides = {}  # any AverageRewardConfig field, for example {"r_reset": 500}
 # A 0 or an empty text leaves the choice to the preset. The next cell checks every value and prints where it came from.
 
 # %%
+import json
 from dataclasses import replace
 from unittest.mock import patch
 
@@ -253,18 +254,39 @@ mxnb.show.source(algorithm.advantages)
 # %%
 problems = {"access control": chains.access_control(), "river swim": chains.river_swim()}
 print(f"{'problem':<16} {'best gain':>9} {'learned':>9} {'estimate':>9}")
-policies = {}
+policies, shares = {}, {}
 for name, table in problems.items():
     best, _, _ = tabular.relative_value_iteration(table)
-    state, _ = learn(chains.from_table(name, table), 2, updates, anneal_lr=False)
+    state, gains = learn(chains.from_table(name, table), 2, updates, anneal_lr=False)
+    shares[name] = (np.arange(0, updates, 10) + 5, 100 * blocks(gains) / best)
     logits = np.asarray(state.policy["params"]["logits"]["kernel"], float)
     policies[name] = tabular.softmax(logits)
     found = tabular.evaluate_policy(table, policies[name]).gain
     print(f"{name:<16} {best:9.4f} {found:9.4f} {float(state.gain.rho):9.4f}")
 
 # %% [markdown]
-# "Learned" is the exact gain of the policy as it is sampled; "estimate" is what the agent believes it earns. Here is whom
-# it lets in. The best policy always turns away who pays 1, for the server may earn 8 tomorrow. The learned one does so
+# "Learned" is the exact gain of the policy as it is sampled; "estimate" is what the agent believes it earns. On the way
+# there, the river is the harder one: nothing but the small pay is found until somebody swims all the way up.
+
+# %%
+ways = mxnb.show.lines(
+    shares,
+    title="Learning two problems with known answers",
+    xlabel="updates",
+    ylabel="reward per step, % of the best",
+    levels={"the best policy": 100.0},
+)
+ways
+
+# %%
+swims = policies["river swim"][:, 1][None]
+river = mxnb.show.grid(
+    swims, ["upstream"], range(1, 7), title="Swims against the river, in percent of the cases", xlabel="state"
+)
+river
+
+# %% [markdown]
+# And here is whom it lets in. The best policy always turns away who pays 1, for the server may earn 8 tomorrow. The learned one does so
 # where it matters: the more servers are free, the rarer the state, and cells near 50 were hardly ever visited.
 
 # %%
@@ -295,6 +317,21 @@ curve
 
 # %%
 mxnb.show.health(result.run_dir)
+
+# %% [markdown]
+# What the agent believes it earns, beside what each batch really paid:
+
+# %%
+rows = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
+told = lambda name: (np.array([row["timesteps"] for row in rows]) / 1e6, [row[name] for row in rows])
+belief = mxnb.show.lines(
+    {"a batch": told("train/batch_rho"), "estimate": told("train/rho")},
+    title="The gain",
+    xlabel="million steps",
+    ylabel="steps alive per step",
+)
+mxnb.show.save(belief, result.run_dir / "figures" / "gain.png")
+belief
 
 # %% [markdown]
 # The return in the first panel is the mean length of the lives that ended. It says little of those that go on, so let us
