@@ -46,6 +46,7 @@ def lines(
         ax.annotate(
             name, (1, level), (-3, 2), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
             va="bottom", fontsize=SMALL, color=INK,
+            bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.5},
         )  # fmt: skip
     _legend(fig, ax, len(series))
     return fig
