@@ -217,10 +217,10 @@ def memory_loop(blanks: int = 5) -> Env:
         return look(state), state
 
     def step(key: Any, state: LoopState, action: Any) -> tuple[Any, ...]:
-        chooses = state.t == length - 1
-        state_on = LoopState(state.cue, state.t + 1)
-        after = jax.tree.map(lambda a, b: jnp.where(chooses, a, b), new(key), state_on)
-        return look(after), after, jnp.ones(()), chooses & (action != state.cue), jnp.zeros((), bool), {}
+        chooses, right = state.t == length - 1, action == state.cue
+        on = LoopState(state.cue, state.t + 1)
+        after = jax.tree.map(lambda a, b: jnp.where(chooses & right, a, b), new(key), on)
+        return look(after), after, jnp.ones(()), chooses & ~right, jnp.zeros((), bool), {}
 
     return Env(Spec("chain-memory-v0", (2,), num_actions=2, action_names=("cue +1", "cue -1")), reset, step)
 
