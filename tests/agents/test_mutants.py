@@ -281,8 +281,8 @@ MUTANTS: dict[str, tuple[Any, str, str, Callable[[Any], None]]] = {
     ),
     "the entropy bonus has the wrong sign": (
         ppo_module,
-        "- ent_coef * entropy.mean()",
-        "+ ent_coef * entropy.mean()",
+        "- ent_coef * entropy\n",
+        "+ ent_coef * entropy\n",
         the_bonus_raises_entropy,
     ),
     "a key is used twice": (
