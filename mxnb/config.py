@@ -169,6 +169,8 @@ def canonical_env_id(env_id: str) -> str:
         return spellings[plain(env_id)]
     if plain(env_id).startswith("mnistbandit"):
         raise ValueError("MNISTBandit-bsuite downloads its images when it is made; mxnb runs without a network")
+    if plain(env_id).startswith("survival"):
+        raise ValueError(f"{env_id!r} is what agent average_reward makes of an environment; give that one's own id")
     near = dict.fromkeys(spellings[n] for n in difflib.get_close_matches(plain(env_id), spellings, n=3, cutoff=0.5))
     meant = f"; did you mean {' or '.join(near)}?" if near else ";"
     raise ValueError(f"unknown environment {env_id!r}{meant} All: {', '.join(ENV_IDS)}")

@@ -132,11 +132,11 @@ def as_text(found: dict[str, Any]) -> str:
     if lives := found.get("survival"):
         steps = lambda x, digits=1: "no end seen" if x is None else f"{x:.{digits}f}"
         gain, life, paid = lives["gain"], lives["life"], lives["reward"]
-        bound = lambda x: "?" if x is None else f"{x:.3f}"
+        bound = lambda x: "?" if x is None else f"{x:.4g}"
         lines += [
-            f"  as one endless stream in which a death costs {lives['r_reset']} steps:",
+            f"  as one endless stream in which a death costs {lives['r_reset']} steps (not counted above):",
             f"  {'gain, steps alive a step':<28} {gain['mean']:10.3f}   {gain['low']:.3f} to {gain['high']:.3f}",
-            f"  {'reward a step':<28} {paid['mean']:10.3f}   {bound(paid['low'])} to {bound(paid['high'])}",
+            f"  {'reward a step':<28} {paid['mean']:10.4g}   {bound(paid['low'])} to {bound(paid['high'])}",
             f"  {'life, steps':<28} {steps(life['mean']):>10}   {steps(life['low'])} to {steps(life['high'])}",
             f"  {'median life, steps':<28} {steps(lives['median_life'], 0):>10}",
             "  " + ", ".join(f"{lives[name]} {name}" for name in ("deaths", "limits", "wins")),

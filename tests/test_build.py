@@ -152,3 +152,8 @@ def test_the_package_keeps_its_functions_whatever_is_imported_first() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("module 'mxnb' has no attribute 'nonsense'; it exports build, check, doctor")
+
+
+def test_the_name_of_a_stream_is_told_from_that_of_its_environment() -> None:
+    with pytest.raises(ValueError, match="is what agent average_reward makes of an environment; give that one's own id"):
+        mxnb.make("survival-cartpole-v1")

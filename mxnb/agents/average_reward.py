@@ -69,11 +69,11 @@ class AverageRewardConfig(PPORnnConfig):
     chain: str = "explicit"
     """explicit: those steps are played; collapsed: the death is one transition that takes 1 + r_reset steps."""
     reward: str = "alive"
-    """alive: 1 a step lived; native: the environment's own reward."""
+    """alive: 1 a step lived; native: the environment's own reward, for tasks without deaths too."""
     recurrent: bool = True
     """Whether the network remembers (a gated recurrent unit), or sees the present observation alone."""
     objective: str = "average"
-    """average; centred-discounted (discount, and reward minus the gain); discounted (for comparison)."""
+    """average (no discount); centred-discounted (discount, and reward minus the gain); discounted (to compare)."""
     rho: str = "ratio"
     """How the gain is estimated: ratio, ema, batch or td; see `mxnb.kernels.average_reward.learn_rho`."""
     rho_beta: float = 0.1
@@ -111,6 +111,8 @@ def _problems(config: AverageRewardConfig) -> list[str]:
     problems = [f"{n} is {v!r}; choose from {', '.join(choices[n])}" for n, v in given.items() if v not in choices[n]]
     if config.r_reset < 0:
         problems.append(f"r_reset is {config.r_reset}; a death costs 0 steps or more (50 is usual)")
+    if config.r_reset == 0 and config.reward == "alive":
+        problems.append("r_reset is 0, so every step pays 1 and nothing can be learned; use 50, or reward 'native'")
     undiscounted = config.objective == "average" or config.discount == 1
     if undiscounted and config.lambda_ == 1:
         problems.append(f"lambda_ is {config.lambda_}; without a discount it must be below 1 (0.95 is usual)")

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from mxnb.envs.api import TICK_INFO, Env, Spec
@@ -119,7 +120,7 @@ def _causes(spec: Spec, info: Any, terminated: Any, truncated: Any) -> dict[str,
 
 def _check(spec: Spec, r_reset: int, chain: str, reward: str) -> None:
     problems = []
-    if isinstance(r_reset, bool) or not isinstance(r_reset, int) or r_reset < 0:
+    if isinstance(r_reset, bool) or not isinstance(r_reset, int | np.integer) or r_reset < 0:
         problems.append(f"r_reset is {r_reset!r}; a death costs a whole number of steps, 0 or more (50 is usual)")
     if chain not in CHAINS:
         problems.append(f"chain is {chain!r}; use 'explicit' or 'collapsed'")

@@ -65,7 +65,8 @@ def grid(
     """
     shares = np.asarray(shares, float)
     if shares.shape != (len(rows), len(columns)) or not ((shares >= 0) & (shares <= 1)).all():
-        raise ValueError(f"give {len(rows)} x {len(columns)} shares from 0 to 1; got shape {shares.shape}.")
+        got = f"shape {shares.shape}" if shares.shape != (len(rows), len(columns)) else "numbers outside of them"
+        raise ValueError(f"give {len(rows)} x {len(columns)} shares from 0 to 1; got {got}.")
     fig = new_figure(height=0.9 + 0.34 * len(rows))
     ax = fig.subplots()
     style(ax, title, xlabel, ylabel)

@@ -224,6 +224,7 @@ def test_lives_start_out_of_step() -> None:
     ("given", "words"),
     [
         ({"r_reset": -1}, "r_reset is -1; a death costs 0 steps or more"),
+        ({"r_reset": 0}, "r_reset is 0, so every step pays 1 and nothing can be learned; use 50"),
         ({"lambda_": 1.0}, "lambda_ is 1.0; without a discount it must be below 1"),
         ({"objective": "mean"}, "objective is 'mean'; choose from average, centred-discounted, discounted"),
         ({"rho": "x", "critic": "y"}, "rho is 'x'; choose from .*\ncritic is 'y'; choose from lambda, td0"),
