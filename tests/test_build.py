@@ -155,5 +155,5 @@ def test_the_package_keeps_its_functions_whatever_is_imported_first() -> None:
 
 
 def test_the_name_of_a_stream_is_told_from_that_of_its_environment() -> None:
-    with pytest.raises(ValueError, match="is what agent average_reward makes of an environment; give that one's own id"):
+    with pytest.raises(ValueError, match="what agent average_reward makes of an environment; give that one's own id"):
         mxnb.make("survival-cartpole-v1")
