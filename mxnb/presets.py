@@ -130,7 +130,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "compare_timesteps": 1_000_000,
             "hidden_dim": 256,
             "phase_steps": 256,
-            "expect": "training takes about 8 minutes on Craftax-Classic and 2 CPU cores (measured); 60 MB of disk",
+            "expect": "training takes about 8 minutes on Craftax-Classic and 2 CPU cores (measured); 50 MB of disk",
         },
         "colab_t4": {
             "num_envs": 128,
