@@ -94,10 +94,17 @@ def _average_reward() -> tuple[type, Callable[..., Agent]]:
     return AverageRewardConfig, average_reward
 
 
+def _dreamer() -> tuple[type, Callable[..., Agent]]:
+    from mxnb.agents.dreamer import DreamerConfig, dreamer
+
+    return DreamerConfig, dreamer
+
+
 AGENTS: dict[str, Callable[[], tuple[type, Callable[..., Agent]]]] = {
     "ppo": _ppo,
     "ppo_rnn": _ppo_rnn,
     "average_reward": _average_reward,
+    "dreamer": _dreamer,
 }
 """Agent name -> a function that imports it and gives (its Config class, its maker)."""
 

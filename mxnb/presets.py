@@ -15,6 +15,57 @@ NAMES = ("smoke", "cpu", "colab_t4", "colab_t4_small", "gpu", "tpu")
 _SMOKE = "training takes seconds once compiled and learns nothing: a test that all runs; 10 MB of disk"
 _UNKNOWN = "not measured yet; up to 500 MB of disk"
 _LOOK = "takes a few minutes the first time and trains nothing"
+_LARGE = "not measured yet; up to 1.5 GB of disk, most of it the replay in 4 checkpoints"
+# Dreamer's sizes: the world model's, then how much is replayed.
+_SMALL = {
+    "deter": 256,
+    "hidden_dim": 128,
+    "stoch": 16,
+    "classes": 16,
+    "blocks": 4,
+    "units": 128,
+    "num_layers": 2,
+    "num_bins": 63,
+    "lr": 1e-3,
+    "warmup_steps": 50,
+}
+_PROBE = _SMALL | {
+    "deter": 128,
+    "hidden_dim": 64,
+    "stoch": 8,
+    "classes": 8,
+    "units": 64,
+    "num_envs": 16,
+    "batch_size": 8,
+    "num_steps": 16,
+    "train_ratio": 64,
+    "starts": 128,
+    "horizon": 10,
+}
+_T4 = {
+    "deter": 1024,
+    "hidden_dim": 256,
+    "stoch": 32,
+    "classes": 16,
+    "blocks": 8,
+    "units": 256,
+    "num_layers": 3,
+    "num_bins": 255,
+    "lr": 2e-4,
+    "warmup_steps": 500,
+}
+_SIZE12M = _T4 | {
+    "deter": 2048,
+    "num_envs": 16,
+    "batch_size": 16,
+    "num_steps": 64,
+    "train_ratio": 128,
+    "starts": 1024,
+    "total_timesteps": 1_000_000,
+    "compare_timesteps": 1_000_000,
+    "replay_size": 1_000_000,
+    "expect": _LARGE,
+}
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # Not an agent: what notebook 01 looks at.
     "env_checks": {
@@ -167,6 +218,75 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "hidden_dim": 256,
             "phase_steps": 256,
             "expect": _UNKNOWN,
+        },
+    },
+    "dreamer": {
+        "smoke": _PROBE
+        | {
+            "total_timesteps": 1024 + 2 * 16,
+            "compare_timesteps": 1024,
+            "replay_size": 4096,
+            "expect": _SMOKE,
+        },
+        "cpu": _SMALL
+        | {
+            "num_envs": 8,
+            "batch_size": 16,
+            "num_steps": 32,
+            "train_ratio": 64,
+            "starts": 128,
+            "total_timesteps": 10_000,
+            "compare_timesteps": 10_000,
+            "replay_size": 20_000,
+            "expect": _UNKNOWN,
+        },
+        "colab_t4": _T4
+        | {
+            "num_envs": 16,
+            "batch_size": 16,
+            "num_steps": 64,
+            "train_ratio": 64,
+            "starts": 256,
+            "total_timesteps": 1_000_000,
+            "compare_timesteps": 1_000_000,
+            "replay_size": 1_000_000,
+            "expect": _LARGE,
+        },
+        "colab_t4_small": _T4
+        | {
+            "num_envs": 16,
+            "batch_size": 8,
+            "num_steps": 64,
+            "train_ratio": 64,
+            "starts": 128,
+            "total_timesteps": 500_000,
+            "compare_timesteps": 500_000,
+            "replay_size": 500_000,
+            "expect": _LARGE,
+        },
+        "gpu": _SIZE12M
+        | {
+            "deter": 4096,
+            "hidden_dim": 512,
+            "classes": 32,
+            "units": 512,
+            "train_ratio": 256,
+            "lr": 1e-4,
+            "warmup_steps": 1000,
+        },
+        "tpu": _SIZE12M | {"num_envs": 64, "batch_size": 32, "starts": 2048},
+        "probe": _PROBE
+        | {"total_timesteps": 20_000, "compare_timesteps": 20_000, "replay_size": 50_000, "expect": _UNKNOWN},
+        "size12m": _SIZE12M,
+        "size25m": _SIZE12M
+        | {
+            "deter": 3072,
+            "hidden_dim": 384,
+            "classes": 24,
+            "units": 384,
+            "train_ratio": 256,
+            "lr": 1e-4,
+            "warmup_steps": 1000,
         },
     },
 }

@@ -24,6 +24,13 @@ SCALE = {
     "batch_size",
     "train_ratio",
     "starts",
+    "horizon",
+    "deter",
+    "stoch",
+    "classes",
+    "blocks",
+    "units",
+    "num_bins",
     "phase_steps",
 }
 BESIDES = {"compare_timesteps", "check_all", "expect"}  # notebook 02's second budget, and words about the run

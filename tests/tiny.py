@@ -220,6 +220,35 @@ def _average_reward() -> Any:
     return average_reward(config, survival(masked(), config.r_reset))
 
 
+DREAMER_SIZES: dict[str, Any] = {
+    "num_envs": 4,
+    "batch_size": 4,
+    "num_steps": 8,
+    "train_ratio": 8,
+    "starts": 8,
+    "horizon": 4,
+    "replay_size": 4 * 64,
+    "prefill": 64,
+    "deter": 16,
+    "hidden_dim": 8,
+    "stoch": 4,
+    "classes": 4,
+    "blocks": 2,
+    "units": 8,
+    "num_layers": 1,
+    "num_bins": 31,
+    "lr": 1e-3,
+    "warmup_steps": 5,
+    "total_timesteps": 64 + 4 * 120,
+}
+
+
+def _dreamer() -> Any:
+    from mxnb.agents.dreamer import DreamerConfig, dreamer
+
+    return dreamer(DreamerConfig(**DREAMER_SIZES | {"use_mask": True}), masked())
+
+
 def _craftax() -> Any:
     from mxnb.agents.ppo import PPOConfig, ppo
     from mxnb.envs.craftax import craftax
@@ -227,5 +256,11 @@ def _craftax() -> Any:
     return ppo(PPOConfig(**PPO_SIZES | {"num_envs": 4, "total_timesteps": 4 * 16 * 5}), craftax(classic=True))
 
 
-TRAINED: dict[str, Any] = {"ppo": _ppo, "ppo_rnn": _ppo_rnn, "average_reward": _average_reward, "craftax": _craftax}
+TRAINED: dict[str, Any] = {
+    "ppo": _ppo,
+    "ppo_rnn": _ppo_rnn,
+    "average_reward": _average_reward,
+    "dreamer": _dreamer,
+    "craftax": _craftax,
+}
 """Every agent on a tiny environment with small networks, and PPO on Craftax, for the tests of resume and kills."""

@@ -46,6 +46,7 @@ class Agent:
     memory(params) -> the memory at the start of an episode; () when there is none.
     act(params, obs, mask | None, memory, key | None) -> (action, memory, extras) for one environment;
         without a key the action is greedy; extras has value, log_prob, entropy, probs.
+    steps_before: environment steps that init takes (a replay's first rows); they count in a run's timesteps.
     """
 
     name: str
@@ -58,3 +59,8 @@ class Agent:
     memory: Callable[..., Any]
     act: Callable[..., Any]
     health: tuple[Health, ...] = ()
+    steps_before: int = 0
+
+    def timesteps(self, update: int) -> int:
+        """Environment steps taken when `update` updates are done."""
+        return self.steps_before + update * self.steps_per_update

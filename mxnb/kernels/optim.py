@@ -50,7 +50,7 @@ def scale_by_laprop(decay: float = 0.9, square_decay: float = 0.999) -> optax.Gr
         zeros = lambda: jax.tree.map(jnp.zeros_like, params)
         return LaPropState(jnp.zeros((), jnp.int32), zeros(), zeros())
 
-    def update(updates: Any, state: LaPropState, params: Any = None) -> tuple[Any, LaPropState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         count = state.count + 1
         t = count.astype(jnp.float32)
         seen = 1.0 - square_decay**t

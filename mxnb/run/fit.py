@@ -252,7 +252,7 @@ def _rows(agent: Any, run: Run, metrics: Any, count: int, per_update: float) -> 
     rows = []
     for i, row in enumerate(to_rows(metrics, count)):
         update = first + i + 1
-        head = {"update": update, "timesteps": update * agent.steps_per_update}
+        head = {"update": update, "timesteps": agent.timesteps(update)}
         clock = {
             "time/steps_per_second": agent.steps_per_update / per_update,
             "time/wall_seconds": wall - (count - 1 - i) * per_update,
@@ -275,7 +275,7 @@ def _finish(agent: Any, run: Run, manager: Any, status: str) -> None:
     result = {
         "status": status,
         "update": run.update,
-        "timesteps": run.update * agent.steps_per_update,
+        "timesteps": agent.timesteps(run.update),
         "metrics": metrics,
         "health": judge(agent.health, run.rows),
         "wall_seconds": run.wall_seconds(),

@@ -27,7 +27,7 @@ class Progress:
         left = (self.agent.num_updates - run.update) * self.agent.steps_per_update / speed
         parts = [
             f"{run.update / self.agent.num_updates:4.0%}",
-            f"{run.update * self.agent.steps_per_update:,} steps",
+            f"{self.agent.timesteps(run.update):,} steps",
             f"{speed:,.0f} steps/s",
         ]
         for label, name in (("return", "train/mean_episode_return"), ("entropy", "train/entropy_frac")):
