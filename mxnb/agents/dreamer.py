@@ -34,7 +34,7 @@ from flax import struct
 from mxnb.agents import world
 from mxnb.agents.api import Agent, Health
 from mxnb.agents.on_policy import HEALTH, acted, choose, env_action, head_of, mean, pool, tick_sums
-from mxnb.agents.replay import Row, empty_replay, load, sample, store, write
+from mxnb.agents.replay import Row, empty_replay, load, row_bytes, sample, store, write
 from mxnb.agents.world import Memory, Nets, forget, no_memory
 from mxnb.envs.api import Env, Spec
 from mxnb.envs.vector import VecEnv, vectorise
@@ -186,6 +186,9 @@ def _problems(config: DreamerConfig) -> list[str]:
             f"starts is {c.starts}; it must be a multiple of batch_size = {c.batch_size} from {2 * c.batch_size} to "
             f"batch_size * num_steps = {rows}: use {nearest}"
         )
+    if c.capacity < max(c.prefill_ticks, c.cadence[0]) and c.capacity >= c.num_steps:
+        need = c.num_envs * max(c.prefill_ticks, c.cadence[0])
+        problems.append(f"replay_size = {c.replay_size} does not hold the prefill and one update; use at least {need}")
     if c.capacity < c.num_steps:
         problems.append(
             f"replay_size = {c.replay_size} holds {c.capacity} rows of each of {c.num_envs} environments, and "
@@ -215,7 +218,7 @@ class Stream:
     is_first: Any  # bool[N]: vec.obs begins an episode
     is_terminal: Any  # bool[N]: vec.obs is its episode's last, and the future is worth nothing
     memory: Any  # Memory [N]: before vec.obs
-    replay: Any  # Replay
+    replay: Any  # Replay; None while playing
 
 
 @struct.dataclass
@@ -265,7 +268,7 @@ def first_params(nets: Nets, key: Any) -> Any:
 
 
 def tick(config: DreamerConfig, nets: Nets, venv: VecEnv, params: Any, stream: Stream, key: Any) -> Any:
-    """One step of all environments, written down: (stream, metric sums). params None: random actions.
+    """One step of all environments: (stream, (their rows as stored, metric sums)). params None: random actions.
 
     Environments whose episode is over ignore their action and begin the next one; that is no step.
     """
@@ -286,15 +289,21 @@ def tick(config: DreamerConfig, nets: Nets, venv: VecEnv, params: Any, stream: S
     row = Row(vec.obs, action, stream.reward, stream.is_first, is_last, stream.is_terminal, mask)
     after, seen = venv.step(vec, env_action(spec, action))
     counted = seen._replace(info=seen.info | {"tick/alive": (~is_last).astype(jnp.float32)})
-    stream = Stream(
+    stream = stream.replace(  # type: ignore[attr-defined]
         vec=after,
         reward=seen.reward,
         is_first=seen.is_first,
         is_terminal=seen.terminated,
         memory=memory if params is None else memory._replace(action=nets.coded(action)),
-        replay=write(stream.replay, store(spec, row)),
     )
-    return stream, tick_sums(spec, action, mask, counted)
+    return stream, (store(spec, row), tick_sums(spec, action, mask, counted))
+
+
+def play(config: DreamerConfig, nets: Nets, venv: VecEnv, params: Any, stream: Stream, keys: Any) -> Any:
+    """One `tick` for each key, and their rows into the replay: (stream, metrics)."""
+    one = lambda stream, key: tick(config, nets, venv, params, stream, key)
+    after, (stored, sums) = jax.lax.scan(one, stream.replace(replay=None), keys)  # type: ignore[attr-defined]
+    return after.replace(replay=write(stream.replay, stored)), pool(sums)
 
 
 def total_loss(config: DreamerConfig, nets: Nets, params: Any, slow: Any, spread: Any, rows: Row, key: Any) -> Any:
@@ -321,14 +330,14 @@ def learn(config: DreamerConfig, nets: Nets, optimiser: Any, replay: Any, carry:
     """One gradient step on rows drawn from `replay`: ((params, slow, opt_state, spread), metrics)."""
     params, slow, opt_state, spread = carry
     sample_key, loss_key = jax.random.split(key)
-    rows = load(nets.spec, sample(replay, sample_key, config.batch_size, config.num_steps))
+    rows = load(nets.spec, sample(replay, sample_key, config.batch_size, config.num_steps), config.use_mask)
     loss = lambda p: total_loss(config, nets, p, slow, spread, rows, loss_key)
     (_, (spread, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(params)
     updates, opt_state = optimiser.update(grads, opt_state, params)
     params: Any = optax.apply_updates(params, updates)
     blend = lambda s, p: config.slow_decay * s + (1.0 - config.slow_decay) * p
     slow = jax.tree.map(blend, slow, params["critic"])
-    metrics["grad_norm"] = optax.global_norm(grads)
+    metrics["grad_norm"] = optax.tree.norm(grads)
     return (params, slow, opt_state, spread), {f"train/{k}": mean(v) for k, v in metrics.items()}
 
 
@@ -349,39 +358,33 @@ def dreamer(config: DreamerConfig, env: Env) -> Agent:
         if config.use_mask and vec.mask is None:
             raise ValueError(f"use_mask is True, and {spec.id} has no action masks; leave use_mask out")
         n = config.num_envs
-        never, nothing = jnp.zeros(n, bool), jnp.zeros(n)
-        action = jnp.zeros(n, jnp.int32) if spec.num_actions else jnp.zeros((n, nets.world.num_actions))
-        mask = vec.mask if config.use_mask else None
-        example = store(spec, Row(vec.obs, action, nothing, ~never, never, never, mask))
-        replay = empty_replay(example, config.capacity)
-        return Stream(vec, nothing, ~never, never, no_memory(nets, n), replay)
+        never = jnp.zeros(n, bool)
+        replay = empty_replay(n, config.capacity, row_bytes(spec, config.use_mask))
+        return Stream(vec, jnp.zeros(n), ~never, never, no_memory(nets, n), replay)
 
     def init(key: Any) -> State:
         net_key, env_key, fill_key, key = jax.random.split(key, 4)
         params = first_params(nets, net_key)
-        one = lambda stream, key: (tick(config, nets, venv, None, stream, key)[0], None)
         keys = jax.random.split(fill_key, config.prefill_ticks)
         return State(
             policy={"params": params},
             slow=jax.tree.map(jnp.copy, params["critic"]),
             opt_state=optimiser.init(params),
             spread=no_spread(),
-            envs=jax.lax.scan(one, empty_stream(env_key), keys)[0],
+            envs=play(config, nets, venv, None, empty_stream(env_key), keys)[0],
             update=jnp.zeros((), jnp.int32),
             key=key,
         )
 
     def step(state: State) -> tuple[State, dict[str, Any]]:
         key, play_key, learn_key = jax.random.split(state.key, 3)
-        params = state.policy["params"]
-        play = lambda stream, key: tick(config, nets, venv, params, stream, key)
-        stream, sums = jax.lax.scan(play, state.envs, jax.random.split(play_key, ticks))
-        seen = pool(sums)
-        seen["train/num_episodes"] = mean(seen["train/mean_episode_return"].count)
-        carry = (params, state.slow, state.opt_state, state.spread)
-        study = lambda carry, key: learn(config, nets, optimiser, stream.replay, carry, key)
+        # Learning first: replay is read before it is written, so XLA need not keep a copy of it.
+        carry = (state.policy["params"], state.slow, state.opt_state, state.spread)
+        study = lambda carry, key: learn(config, nets, optimiser, state.envs.replay, carry, key)
         carry, metrics = jax.lax.scan(study, carry, jax.random.split(learn_key, gradient_steps))
         params, slow, opt_state, spread = carry
+        stream, seen = play(config, nets, venv, params, state.envs, jax.random.split(play_key, ticks))
+        seen["train/num_episodes"] = mean(seen["train/mean_episode_return"].count)
         after = State({"params": params}, slow, opt_state, spread, stream, state.update + 1, key)
         return after, pool(metrics) | seen
 

@@ -6,14 +6,16 @@ are [N, capacity]: the environments write in step, so one head serves all.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jaxtyping import Array, UInt8
 
 from mxnb.envs.api import Spec
-from mxnb.kernels.packing import Packed, pack, unpack
+from mxnb.kernels.packing import unpack_bits
 
 _FIRST, _LAST, _TERMINAL = 1, 2, 4
 
@@ -30,81 +32,96 @@ class Row(NamedTuple):
     mask: Any = None  # bool[*L, A] of legal actions, where they are kept
 
 
-class Stored(NamedTuple):
-    """The same as they lie in memory."""
-
-    obs: Any  # Packed: bits uint8, the numbers beside them float16; without bits as in the environment
-    action: Any  # uint8 up to 256 actions
-    reward: Any  # float32
-    flags: Any  # uint8
-    mask: Any  # uint8[*L, ceil(A / 8)] or None
-
-
 @struct.dataclass
 class Replay:
     """All environments' rings."""
 
-    rows: Any  # Stored [N, capacity, ...]
+    rows: Any  # uint8[N, capacity, bytes of a row]
     head: Any  # int32: where the next rows go
     filled: Any  # int32: rows that count, the newest ones
 
 
-def store(spec: Spec, row: Row) -> Stored:
-    """Rows as they are kept. Numbers beside bits become float16, which Craftax makes them of."""
-    packed = pack(row.obs, spec.num_binary, spec.obs_shape)
-    rest = packed.rest
-    if spec.num_binary and rest is not None:
-        rest = rest.astype(jnp.float16)
-    action = row.action.astype(jnp.uint8) if 0 < spec.num_actions <= 256 else row.action
-    flags = row.is_first * _FIRST + row.is_last * _LAST + row.is_terminal * _TERMINAL
-    mask = None if row.mask is None else jnp.packbits(row.mask, axis=-1)
-    return Stored(Packed(packed.bits, rest), action, row.reward.astype(jnp.float32), flags.astype(jnp.uint8), mask)
-
-
-def load(spec: Spec, stored: Stored) -> Row:
-    """The rows again."""
-    rest = stored.obs.rest
-    if spec.num_binary and rest is not None:
-        rest = rest.astype(jnp.float32)
-    obs = unpack(Packed(stored.obs.bits, rest), spec.num_binary, spec.obs_shape)
-    action = stored.action.astype(jnp.int32) if spec.num_actions else stored.action
-    flag = lambda bit: (stored.flags & bit) > 0
-    mask = stored.mask
-    if mask is not None:
-        mask = jnp.unpackbits(mask, axis=-1, count=spec.num_actions).astype(bool)
-    return Row(obs, action, stored.reward, flag(_FIRST), flag(_LAST), flag(_TERMINAL), mask)
-
-
-def empty_replay(example: Stored, capacity: int) -> Replay:
-    """Rings of `capacity` rows for each environment, all 0; example: one row of each, [N, ...]."""
-    rows = jax.tree.map(lambda x: jnp.zeros((x.shape[0], capacity, *x.shape[1:]), x.dtype), example)
-    return Replay(rows, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
-
-
-def row_bytes(example: Stored) -> int:
-    """Bytes of one environment's row."""
-    return sum(x.dtype.itemsize * x.size // x.shape[0] for x in jax.tree.leaves(example))
-
-
-def write(replay: Replay, stored: Stored) -> Replay:
-    """One more row for each environment, [N, ...], in place of the oldest where the ring is full."""
-    capacity = replay.rows.reward.shape[1]
-    put = lambda ring, new: jax.lax.dynamic_update_index_in_dim(ring, new, replay.head, 1)
-    return Replay(
-        jax.tree.map(put, replay.rows, stored),
-        (replay.head + 1) % capacity,
-        jnp.minimum(replay.filled + 1, capacity),
+def _layout(spec: Spec, has_mask: bool) -> list[tuple[Any, tuple[int, ...]]]:
+    """(dtype, shape) of what a row's bytes hold, in order: bits, the other entries, action, reward, flags, mask."""
+    bits, entries = spec.num_binary, math.prod(spec.obs_shape)
+    number = jnp.float16 if bits else spec.obs_dtype
+    few = 0 < spec.num_actions <= 256
+    action = (
+        ((jnp.uint8 if few else jnp.int32), ()) if spec.num_actions else (jnp.float32, (len(spec.action_low or ()),))
     )
+    legal = [(jnp.uint8, (-(-spec.num_actions // 8),))] if has_mask else []
+    seen = [(jnp.uint8, (-(-bits // 8),)), (number, (entries - bits,))]
+    return [*seen, action, (jnp.float32, ()), (jnp.uint8, ()), *legal]
 
 
-def sample(replay: Replay, key: Any, batch_size: int, length: int) -> Stored:
-    """`batch_size` windows of `length` rows that follow each other, time first: [T, B, ...].
+def row_bytes(spec: Spec, has_mask: bool = False) -> int:
+    """Bytes of one stored row."""
+    return sum(jnp.dtype(dtype).itemsize * math.prod(shape) for dtype, shape in _layout(spec, has_mask))
+
+
+def store(spec: Spec, row: Row) -> UInt8[Array, "*L bytes"]:
+    """Rows as bytes. Numbers beside bits become float16, which Craftax makes them of.
+
+    One array, so that a step writes once and a batch is gathered once.
+    """
+    lead = row.reward.shape
+    flat = row.obs.reshape(*lead, -1)
+    bits = jnp.packbits(flat[..., : spec.num_binary] != 0, axis=-1)
+    flags = row.is_first * _FIRST + row.is_last * _LAST + row.is_terminal * _TERMINAL
+    parts = [bits, flat[..., spec.num_binary :], row.action, row.reward, flags]
+    parts += [] if row.mask is None else [jnp.packbits(row.mask, axis=-1)]
+    layout = _layout(spec, row.mask is not None)
+    as_bytes = lambda x: x if x.dtype == jnp.uint8 else jax.lax.bitcast_convert_type(x, jnp.uint8)
+    stored = [as_bytes(x.astype(dtype)) for x, (dtype, _) in zip(parts, layout, strict=True)]
+    return jnp.concatenate([x.reshape(*lead, -1) for x in stored], -1)
+
+
+def load(spec: Spec, stored: UInt8[Array, "*L bytes"], has_mask: bool = False) -> Row:
+    """The rows again."""
+    lead, at, parts = stored.shape[:-1], 0, []
+    for dtype, shape in _layout(spec, has_mask):
+        width, count = jnp.dtype(dtype).itemsize, math.prod(shape)
+        part = stored[..., at : at + width * count]
+        at += width * count
+        if dtype != jnp.uint8:
+            part = part.reshape(*lead, count) if width == 1 else part.reshape(*lead, count, width)
+            part = jax.lax.bitcast_convert_type(part, dtype)
+        parts.append(part.reshape(*lead, *shape))
+    bits, rest, action, reward, flags, *legal = parts
+    obs = rest
+    if spec.num_binary:
+        obs = jnp.concatenate([unpack_bits(bits, spec.num_binary), rest.astype(jnp.float32)], -1)
+    flag = lambda bit: (flags & bit) > 0
+    mask = jnp.unpackbits(legal[0], axis=-1, count=spec.num_actions).astype(bool) if has_mask else None
+    action = action.astype(jnp.int32) if spec.num_actions else action
+    return Row(obs.reshape(*lead, *spec.obs_shape), action, reward, flag(_FIRST), flag(_LAST), flag(_TERMINAL), mask)
+
+
+def empty_replay(num_envs: int, capacity: int, width: int) -> Replay:
+    """Rings of `capacity` rows of `width` bytes for each environment, all 0."""
+    zero = jnp.zeros((), jnp.int32)
+    return Replay(jnp.zeros((num_envs, capacity, width), jnp.uint8), zero, zero)
+
+
+def write(replay: Replay, stored: UInt8[Array, "T N bytes"]) -> Replay:
+    """T more rows of each environment in place of the oldest where the ring is full; T is at most the capacity.
+
+    Rows are gathered first and written at once: a ring that rides through a scan over steps would be copied in each.
+    """
+    capacity, count = replay.rows.shape[1], stored.shape[0]
+    at = (replay.head + jnp.arange(count)) % capacity
+    rows = replay.rows.at[:, at].set(jnp.moveaxis(stored, 0, 1), unique_indices=True)
+    return Replay(rows, (replay.head + count) % capacity, jnp.minimum(replay.filled + count, capacity))
+
+
+def sample(replay: Replay, key: Any, batch_size: int, length: int) -> UInt8[Array, "T B bytes"]:
+    """`batch_size` windows of `length` rows that follow each other, time first.
 
     Environment and start are uniform over the windows that lie between the oldest and the newest row, so none crosses
     the head; the last window of the batch is the newest of its environment, so that what was just seen is learned from
     at once. `filled` must be at least `length`.
     """
-    num_envs, capacity = replay.rows.reward.shape[:2]
+    num_envs, capacity = replay.rows.shape[:2]
     env_key, start_key = jax.random.split(key)
     env = jax.random.randint(env_key, (batch_size,), 0, num_envs)
     choices = replay.filled - length + 1
@@ -112,4 +129,4 @@ def sample(replay: Replay, key: Any, batch_size: int, length: int) -> Stored:
     start = start.at[-1].set(choices - 1)
     oldest = replay.head - replay.filled
     at = (oldest + start[None] + jnp.arange(length)[:, None]) % capacity
-    return jax.tree.map(lambda ring: ring[env[None], at], replay.rows)
+    return replay.rows[env[None], at]

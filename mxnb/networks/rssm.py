@@ -16,8 +16,8 @@ UNIMIX = 0.01  # share of the uniform distribution in every categorical one
 
 
 def dense(width: int, name: str, scale: float = 1.0) -> nn.Dense:
-    """A layer whose weights are drawn with standard deviation sqrt(scale / inputs); all zero where scale is 0."""
-    drawn = init.variance_scaling(scale, "fan_in", "truncated_normal") if scale else init.zeros
+    """A layer whose weights are drawn with standard deviation scale / sqrt(inputs); all zero where scale is 0."""
+    drawn = init.variance_scaling(scale**2, "fan_in", "truncated_normal") if scale else init.zeros
     return nn.Dense(width, kernel_init=drawn, name=name)
 
 
@@ -72,12 +72,12 @@ class BlockGRU(nn.Module):
         split = lambda v: v.reshape(*v.shape[:-1], self.blocks, -1)
         # B_g's columns for x are one dense product for all blocks: the same sum, without copies of x.
         fan_in = 1.0 / (part + 3 * self.hidden_dim)
-        drawn = nn.initializers.normal(fan_in**0.5)
+        drawn = init.normal(fan_in**0.5)
         own = self.param("block", drawn, (self.blocks, part, part))
         y = nn.Dense(self.deter, kernel_init=drawn, name="block_inputs")(x)
         y = y + jnp.einsum("...gi,gio->...go", split(h), own).reshape(y.shape)
         y = split(nn.silu(nn.RMSNorm(name="norm")(y)))
-        gates = self.param("gates", nn.initializers.normal(part**-0.5), (self.blocks, part, 3 * part))
+        gates = self.param("gates", init.normal(part**-0.5), (self.blocks, part, 3 * part))
         r, c, u = jnp.split(jnp.einsum("...gi,gio->...go", y, gates), 3, axis=-1)
         update = nn.sigmoid(u - 1.0)
         new = update * jnp.tanh(nn.sigmoid(r) * c) + (1.0 - update) * split(h)

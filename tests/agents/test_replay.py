@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import jax
@@ -25,10 +26,16 @@ def rows(t: int, num_envs: int) -> Row:
 
 
 def filled(steps: int, num_envs: int, capacity: int) -> Replay:
-    replay = empty_replay(store(COUNTER, rows(0, num_envs)), capacity)
-    for t in range(steps):
-        replay = write(replay, store(COUNTER, rows(t, num_envs)))
-    return replay
+    replay = empty_replay(num_envs, capacity, row_bytes(COUNTER))
+    t = 0
+    for count in cycle((1, 3, 2)):  # one row at a time, and several
+        count = min(count, steps - t)
+        if not count:
+            return replay
+        made = [store(COUNTER, rows(t + i, num_envs)) for i in range(count)]
+        replay = write(replay, jnp.stack(made))
+        t += count
+    raise AssertionError
 
 
 @pytest.mark.parametrize("steps", [6, 11, 12, 25, 40])
@@ -74,7 +81,9 @@ def observed(env: Any, steps: int) -> Row:
 def test_bits_are_kept_exactly_and_numbers_within_half_precision() -> None:
     env = masked()
     row = observed(env, 64)
-    back = load(env.spec, store(env.spec, row))
+    stored = store(env.spec, row)
+    assert stored.shape == (64, row_bytes(env.spec, has_mask=True)) and stored.dtype == jnp.uint8
+    back = load(env.spec, stored, has_mask=True)
     bits = env.spec.num_binary
     np.testing.assert_array_equal(back.obs[:, :bits], row.obs[:, :bits])
     np.testing.assert_allclose(back.obs[:, bits:], row.obs[:, bits:], rtol=1e-3)
@@ -88,7 +97,7 @@ def test_bytes_of_a_craftax_row(entries: int, bits: int, size: int) -> None:
     spec = Spec("craftax", (entries,), num_binary=bits, num_actions=17)
     n = jnp.zeros(3, bool)
     row = Row(jnp.zeros((3, entries)), jnp.zeros(3, jnp.int32), jnp.zeros(3), n, n, n)
-    assert row_bytes(store(spec, row)) == size
+    assert row_bytes(spec) == store(spec, row).shape[-1] == size
 
 
 def test_pictures_are_kept_as_they_are() -> None:
@@ -96,6 +105,17 @@ def test_pictures_are_kept_as_they_are() -> None:
     n = jnp.zeros(2, bool)
     picture = jnp.arange(2 * 243, dtype=jnp.uint8).reshape(2, 9, 9, 3)
     stored = store(spec, Row(picture, jnp.array([299, 0]), jnp.zeros(2), n, n, n))
-    assert stored.obs.rest.dtype == jnp.uint8 and stored.action.dtype == jnp.int32
+    assert stored.shape == (2, 243 + 4 + 4 + 1)
     np.testing.assert_array_equal(load(spec, stored).obs, picture)
     assert int(load(spec, stored).action[0]) == 299
+
+
+def test_continuous_actions_and_plain_numbers_come_back_as_they_were() -> None:
+    spec = Spec("numbers", (3,), action_low=(-1.0, -1.0), action_high=(1.0, 1.0))
+    n = jnp.zeros(5, bool)
+    obs, action = jax.random.normal(jax.random.key(0), (5, 3)), jax.random.normal(jax.random.key(1), (5, 2))
+    back = load(spec, store(spec, Row(obs, action, jnp.arange(5.0), n, n, ~n)))
+    np.testing.assert_array_equal(back.obs, obs)
+    np.testing.assert_array_equal(back.action, action)
+    np.testing.assert_array_equal(back.reward, jnp.arange(5.0))
+    assert back.is_terminal.all() and not back.is_last.any()
