@@ -306,6 +306,17 @@ def play(config: DreamerConfig, nets: Nets, venv: VecEnv, params: Any, stream: S
     return after.replace(replay=write(stream.replay, stored)), pool(sums)
 
 
+def begin(config: DreamerConfig, nets: Nets, venv: VecEnv, key: Any) -> Stream:
+    """Fresh environments with nothing in the replay; ValueError where masks are asked for and there are none."""
+    vec = venv.init(key)
+    if config.use_mask and vec.mask is None:
+        raise ValueError(f"use_mask is True, and {venv.spec.id} has no action masks; leave use_mask out")
+    n = venv.num_envs
+    never = jnp.zeros(n, bool)
+    replay = empty_replay(n, config.capacity, row_bytes(venv.spec, config.use_mask))
+    return Stream(vec, jnp.zeros(n), ~never, never, no_memory(nets, n), replay)
+
+
 def total_loss(config: DreamerConfig, nets: Nets, params: Any, slow: Any, spread: Any, rows: Row, key: Any) -> Any:
     """(loss, (spread, metrics)) of one batch of rows [T, B, ...]: the world model's, the actor's and the critic's."""
     draw_key, dream_key, start_key = jax.random.split(key, 3)
@@ -353,15 +364,6 @@ def dreamer(config: DreamerConfig, env: Env) -> Agent:
     optimiser = laprop(config.lr, warmup=config.warmup_steps, clip=config.clip)
     ticks, gradient_steps = config.cadence
 
-    def empty_stream(key: Any) -> Stream:
-        vec = venv.init(key)
-        if config.use_mask and vec.mask is None:
-            raise ValueError(f"use_mask is True, and {spec.id} has no action masks; leave use_mask out")
-        n = config.num_envs
-        never = jnp.zeros(n, bool)
-        replay = empty_replay(n, config.capacity, row_bytes(spec, config.use_mask))
-        return Stream(vec, jnp.zeros(n), ~never, never, no_memory(nets, n), replay)
-
     def init(key: Any) -> State:
         net_key, env_key, fill_key, key = jax.random.split(key, 4)
         params = first_params(nets, net_key)
@@ -371,7 +373,7 @@ def dreamer(config: DreamerConfig, env: Env) -> Agent:
             slow=jax.tree.map(jnp.copy, params["critic"]),
             opt_state=optimiser.init(params),
             spread=no_spread(),
-            envs=play(config, nets, venv, None, empty_stream(env_key), keys)[0],
+            envs=play(config, nets, venv, None, begin(config, nets, venv, env_key), keys)[0],
             update=jnp.zeros((), jnp.int32),
             key=key,
         )

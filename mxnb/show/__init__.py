@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mxnb.show._bars import achievements, actions, speed
     from mxnb.show._checks import checks
     from mxnb.show._curves import curves, live_curves
+    from mxnb.show._dreams import calibration, open_loop
     from mxnb.show._episodes import filmstrip, mask_picture, write_png
     from mxnb.show._figures import save
     from mxnb.show._health import health
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _HOME = {
     "achievements": "_bars",
     "actions": "_bars",
+    "calibration": "_dreams",
     "checks": "_checks",
     "curves": "_curves",
     "filmstrip": "_episodes",
@@ -33,6 +35,7 @@ _HOME = {
     "lines": "_plots",
     "live_curves": "_curves",
     "mask_picture": "_episodes",
+    "open_loop": "_dreams",
     "read_metrics": "_runs",
     "save": "_figures",
     "source": "_source",
@@ -44,6 +47,7 @@ _HOME = {
 __all__ = [
     "achievements",
     "actions",
+    "calibration",
     "checks",
     "curves",
     "filmstrip",
@@ -52,6 +56,7 @@ __all__ = [
     "lines",
     "live_curves",
     "mask_picture",
+    "open_loop",
     "read_metrics",
     "save",
     "source",
