@@ -12,6 +12,7 @@ from flax import linen as nn
 from flax.linen import initializers as init
 from jaxtyping import Array, Float
 
+EPSILON = 1e-4  # of norms: at first rows all inputs are 0, where a norm's slope is 1 / sqrt(EPSILON)
 UNIMIX = 0.01  # share of the uniform distribution in every categorical one
 
 
@@ -29,7 +30,7 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*L D"]) -> Float[Array, "*L W"]:
         """silu(norm(W x + b))."""
-        return nn.silu(nn.RMSNorm(name="norm")(dense(self.width, "dense")(x)))
+        return nn.silu(nn.RMSNorm(EPSILON, name="norm")(dense(self.width, "dense")(x)))
 
 
 class MLP(nn.Module):
@@ -76,7 +77,7 @@ class BlockGRU(nn.Module):
         own = self.param("block", drawn, (self.blocks, part, part))
         y = nn.Dense(self.deter, kernel_init=drawn, name="block_inputs")(x)
         y = y + jnp.einsum("...gi,gio->...go", split(h), own).reshape(y.shape)
-        y = split(nn.silu(nn.RMSNorm(name="norm")(y)))
+        y = split(nn.silu(nn.RMSNorm(EPSILON, name="norm")(y)))
         gates = self.param("gates", init.normal(part**-0.5), (self.blocks, part, 3 * part))
         r, c, u = jnp.split(jnp.einsum("...gi,gio->...go", y, gates), 3, axis=-1)
         update = nn.sigmoid(u - 1.0)

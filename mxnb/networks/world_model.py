@@ -15,7 +15,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Shaped
 
 from mxnb.kernels.symlog import symexp, symlog
-from mxnb.networks.rssm import MLP, BlockGRU, dense, unimix
+from mxnb.networks.rssm import EPSILON, MLP, BlockGRU, dense, unimix
 
 _SMALLEST = 3  # pixels a side that strided convolutions leave at least
 
@@ -35,7 +35,7 @@ class Eye(nn.Module):
         x = as_unit(picture).reshape(-1, *picture.shape[-3:]) - 0.5
         for i, _ in enumerate(sides(picture.shape[-3:])):
             x = nn.Conv(self.depth * 2**i, (3, 3), 2, padding="VALID", name=f"conv_{i}")(x)
-            x = nn.silu(nn.RMSNorm(name=f"norm_{i}")(x))
+            x = nn.silu(nn.RMSNorm(EPSILON, name=f"norm_{i}")(x))
         return x.reshape(*leading, -1)
 
 
@@ -52,7 +52,7 @@ class Painter(nn.Module):
         steps = sides(self.shape)
         height, width = steps[-1][1]
         channels = self.depth * 2 ** (len(steps) - 1)
-        x = nn.silu(nn.RMSNorm(name="norm")(dense(height * width * channels, "dense")(x)))
+        x = nn.silu(nn.RMSNorm(EPSILON, name="norm")(dense(height * width * channels, "dense")(x)))
         x = x.reshape(-1, height, width, channels)
         for i, (before, _) in reversed(tuple(enumerate(steps))):
             last = i == 0
@@ -61,7 +61,7 @@ class Painter(nn.Module):
             # Where a side was even, the convolution left its last row or column unread: it is repeated.
             short = [(0, max(0, n - m)) for n, m in zip(before, x.shape[1:3], strict=True)]
             x = jnp.pad(x, ((0, 0), *short, (0, 0)), mode="edge")[:, : before[0], : before[1]]
-            x = x if last else nn.silu(nn.RMSNorm(name=f"norm_{i}")(x))
+            x = x if last else nn.silu(nn.RMSNorm(EPSILON, name=f"norm_{i}")(x))
         return x.reshape(*leading, *self.shape)
 
 

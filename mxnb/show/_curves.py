@@ -36,11 +36,19 @@ _PANELS = (
     _Panel("train/approx_kl", "KL to the old policy", "approximate KL (nats)", 0.06),
     _Panel("train/clip_frac", "Clip fraction", "share of samples", 0.3),
 )
+_MODEL_PANELS = (  # of runs that learn a world model and have no policy of a moment before
+    _PANELS[0],
+    _Panel("train/entropy_frac", "Policy entropy", "share of ln(available actions)", 0.05, False, 1.0),
+    _Panel("train/obs_loss", "Loss of observations", "nats or squares a row"),
+    _Panel("train/kl", "Surprise", "KL to what was expected (nats)"),
+)
 _POINTS = 600  # more cannot be seen, and make drawing slow
 
 
 def curves(runs: Any, *, smooth: float = 0.05, labels: Sequence[str] | None = None, band: str = "range") -> Figure:
     """Draw episode return, entropy, KL and clip fraction over environment steps, in four panels.
+
+    Where only world models were trained: return, entropy, the loss of observations, and the KL to what was expected.
 
     Args:
         runs: a run folder (or the `Result` of `fit`); a list of them, a line each; or a dict from a label to
@@ -199,7 +207,9 @@ def _draw(groups: Groups, smooth: float, band: str) -> Figure:
     axes = fig.subplots(2, 2, sharex=True).ravel()
     scale, xlabel = _unit(groups)
     handles: dict[str, Any] = {}
-    for panel, ax in zip(_PANELS, axes, strict=True):
+    told = {key for _, runs in groups for rows in runs for row in rows[-1:] for key in row}
+    panels = _MODEL_PANELS if "train/obs_loss" in told and "train/approx_kl" not in told else _PANELS
+    for panel, ax in zip(panels, axes, strict=True):
         style(ax, panel.title, "", panel.unit)
         ax.grid(True, color="#E6E6E6", linewidth=0.6)
         ax.set_axisbelow(True)

@@ -21,6 +21,7 @@ STEMS = sorted({p.stem for suffix in ("py", "ipynb") for p in FOLDER.glob(f"[0-9
 EXTRA = {
     "02_masked_ppo": ["compare_timesteps"],
     "03_average_reward": ["compare_timesteps"],
+    "04_dreamer": ["compare_timesteps"],
     "09_sweep_report": ["sweep_dir"],
 }  # notebooks with parameters of their own
 
