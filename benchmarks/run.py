@@ -20,6 +20,7 @@ SUITES = (
     "agent_speed",
     "leads",
     "average_reward",
+    "dreamer",
     "first_update",
     "checkpoints",
 )
@@ -129,6 +130,20 @@ def average_reward(quick: bool) -> tuple[list[Measurement], list[Target]]:
     return measurements, [
         Target(f"average reward against PPO-RNN, {size} envs", f"average_reward_{size}", 0.8, f"ppo_rnn_{size}")
     ]
+
+
+def dreamer(quick: bool) -> tuple[list[Measurement], list[Target]]:
+    """Dreamer's gradient steps/s; the limits are dreamerv3's on 2 such cores, at its own size and all starts."""
+    theirs = {("size1m", 8, 32): 5.7, ("size1m", 16, 64): 1.5, ("size12m", 8, 32): 0.69, ("size12m", 16, 64): 0.18}
+    name = lambda size, batch, length: f"{size}_{batch}x{length}"
+    cases = list(theirs)[:1] if quick else list(theirs)
+    measurements = [Measurement(name(*case), ("dreamer_speed.py", *map(str, case)), 60) for case in cases]
+    measurements.append(Measurement("cpu_8x32_64_starts", ("dreamer_speed.py", "cpu", "8", "32", "--starts", "64"), 60))
+    key = "updates_per_s"
+    targets = [Target(f"updates/s, {name(*case)}", name(*case), theirs[case], key=key) for case in cases]
+    targets.append(Target("updates/s, D = 256, 64 starts", "cpu_8x32_64_starts", 10.0, key=key))
+    targets.append(Target("compile time, cpu preset", "cpu_8x32_64_starts", 60.0, key="compile_s", at_least=False))
+    return measurements, targets
 
 
 def first_update(quick: bool) -> tuple[list[Measurement], list[Target]]:

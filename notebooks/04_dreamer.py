@@ -49,9 +49,7 @@ except ImportError:
     importlib.invalidate_caches()
 
 # %% cellView="form" tags=["parameters"]
-preset = (
-    "auto"  # @param ["auto", "smoke", "cpu", "colab_t4", "colab_t4_small", "gpu", "tpu", "probe", "size12m", "size25m"]
-)
+preset = "auto"  # @param ["auto", "smoke", "cpu", "colab_t4", "colab_t4_small", "gpu", "tpu"]
 seed = 0  # @param {type:"integer"}
 env_id = "craftax-classic-v1"  # @param {type:"string"}
 total_timesteps = 0  # @param {type:"integer"}

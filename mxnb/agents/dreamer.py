@@ -102,6 +102,8 @@ class DreamerConfig:
     """Bins of rewards and values; odd."""
     depth: int = 16
     """Channels of a picture's first convolution."""
+    number_scale: float = 10.0
+    """What numbers beside bits are multiplied by: Craftax gives counts in tenths, too small to be learned."""
     lr: float = 2e-4
     """LaProp's step size."""
     warmup_steps: int = 500
@@ -203,6 +205,8 @@ def _problems(config: DreamerConfig) -> list[str]:
     problems += [f"{n} is {getattr(c, n)}; use 0 to 1" for n in unit if not 0 <= getattr(c, n) <= 1]
     if c.lr <= 0:
         problems.append(f"lr is {c.lr}; use more than 0 (1e-3 for small networks, 4e-5 for the largest)")
+    if c.number_scale <= 0:
+        problems.append(f"number_scale is {c.number_scale}; use more than 0 (10 for Craftax's tenths)")
     if c.clip <= 0:
         problems.append(f"clip is {c.clip}; use more than 0 (0.3 is usual)")
     weights = ("ent_coef", "free_nats", "dyn_coef", "rep_coef", "replay_value_coef", "slow_coef")
@@ -244,6 +248,7 @@ def networks(config: DreamerConfig, spec: Spec) -> Nets:
         obs_shape=tuple(spec.obs_shape),
         num_binary=spec.num_binary,
         num_actions=width,
+        scale=config.number_scale if spec.num_binary else 1.0,
         predicts_mask=config.use_mask,
         **{n: getattr(config, n) for n in ("deter", "hidden_dim", "stoch", "classes", "blocks", "units")},
         **{n: getattr(config, n) for n in ("num_layers", "num_bins", "depth")},

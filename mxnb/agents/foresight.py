@@ -93,7 +93,9 @@ def open_loop(
         def future(key: Any) -> Any:
             free = jax.random.uniform(key, (horizon, many, nets.world.stoch))
             feature = jax.lax.scan(go, (h[-1], z[-1]), (cut.action[CONTEXT - 1 : -1], free))[1]
-            shown = decoded(nets.model(params, "decode", feature), len(spec.obs_shape), spec.num_binary)
+            shown = decoded(
+                nets.model(params, "decode", feature), len(spec.obs_shape), spec.num_binary, nets.world.scale
+            )
             return shown, *world.predicted(nets, params, feature)
 
         keys = jax.random.split(key, futures)

@@ -133,7 +133,7 @@ def world_loss(config: Any, nets: Nets, params: Any, rows: Row, uniform: Any) ->
     kl = divergence(sg(log_post), log_prior)
     alive = (1.0 - rows.is_terminal) * config.discount
     losses = {
-        "obs": observation_loss(out, rows.obs, len(spec.obs_shape), spec.num_binary),
+        "obs": observation_loss(out, rows.obs, len(spec.obs_shape), spec.num_binary, nets.world.scale),
         "reward": two_hot_loss(nets.model(params, "reward", feature), rows.reward, nets.bins),
         "cont": bit_loss(nets.model(params, "cont", feature), alive),
         "dyn": jnp.maximum(kl, config.free_nats),

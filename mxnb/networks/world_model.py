@@ -93,6 +93,7 @@ class WorldModel(nn.Module):
     obs_shape, num_binary: of the environment's Spec; the first `num_binary` entries are predicted as bits, the others
     as symlog values; a picture [H, W, C] as values between 0 and 1. deter, hidden_dim, stoch, classes, blocks: sizes of
     the core (D, H, S, C, G); units, num_layers: of encoder and decoder; depth: channels of the first convolution.
+    scale: numbers are multiplied by it before symlog; squared errors far below 1 would teach nothing beside many bits.
     """
 
     obs_shape: tuple[int, ...]
@@ -107,6 +108,7 @@ class WorldModel(nn.Module):
     num_layers: int
     num_bins: int
     depth: int
+    scale: float = 1.0
     predicts_mask: bool = False
 
     def setup(self) -> None:
@@ -141,7 +143,7 @@ class WorldModel(nn.Module):
             return self.eye(obs)
         flat = obs.reshape(*obs.shape[: obs.ndim - len(self.obs_shape)], -1).astype(jnp.float32)
         bits, rest = flat[..., : self.num_binary], flat[..., self.num_binary :]
-        return self.eye(jnp.concatenate([bits, symlog(rest)], -1))
+        return self.eye(jnp.concatenate([bits, symlog(self.scale * rest)], -1))
 
     def core(self, h: Float[Array, "*L D"], z: Float[Array, "*L Z"], action: Float[Array, "*L A"]) -> Any:
         """h_t from h_{t-1}, z_{t-1} and a_{t-1}."""
@@ -176,17 +178,17 @@ class WorldModel(nn.Module):
         return self.mask_net(feature)
 
 
-def observation_loss(out: Any, obs: Any, obs_ndim: int, num_binary: int) -> Float[Array, "*L"]:
+def observation_loss(out: Any, obs: Any, obs_ndim: int, num_binary: int, scale: float = 1.0) -> Float[Array, "*L"]:
     """-ln p(obs) of decoded observations, up to constants, summed over each observation's entries.
 
-    Bits: binary cross entropy. Numbers: (prediction - symlog(obs))^2. Pictures: (sigmoid(out) - obs)^2, obs in 0 .. 1.
+    Bits: binary cross entropy. Numbers: (prediction - symlog(scale obs))^2. Pictures: (sigmoid(out) - obs)^2, 0 to 1.
     """
     leading = obs.shape[: obs.ndim - obs_ndim]
     if obs_ndim == 3 and not num_binary:
         return jnp.square(nn.sigmoid(out) - as_unit(obs)).reshape(*leading, -1).sum(-1)
     out, obs = out.reshape(*leading, -1), obs.reshape(*leading, -1).astype(jnp.float32)
     bits = bit_loss(out[..., :num_binary], obs[..., :num_binary]).sum(-1)
-    return bits + jnp.square(out[..., num_binary:] - symlog(obs[..., num_binary:])).sum(-1)
+    return bits + jnp.square(out[..., num_binary:] - symlog(scale * obs[..., num_binary:])).sum(-1)
 
 
 def bit_loss(logit: Float[Array, "*L"], target: Float[Array, "*L"]) -> Float[Array, "*L"]:
@@ -194,10 +196,10 @@ def bit_loss(logit: Float[Array, "*L"], target: Float[Array, "*L"]) -> Float[Arr
     return jax.nn.softplus(logit) - target * logit
 
 
-def decoded(out: Any, obs_ndim: int, num_binary: int) -> Float[Array, "*B"]:
+def decoded(out: Any, obs_ndim: int, num_binary: int, scale: float = 1.0) -> Float[Array, "*B"]:
     """Decoded observations in the environment's units: chances for bits, 0 to 1 for pictures, numbers as they are."""
     if obs_ndim == 3 and not num_binary:
         return nn.sigmoid(out)
     flat = out.reshape(*out.shape[: out.ndim - obs_ndim], -1)
-    found = jnp.concatenate([nn.sigmoid(flat[..., :num_binary]), symexp(flat[..., num_binary:])], -1)
+    found = jnp.concatenate([nn.sigmoid(flat[..., :num_binary]), symexp(flat[..., num_binary:]) / scale], -1)
     return found.reshape(out.shape)
