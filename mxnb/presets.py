@@ -235,10 +235,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "num_steps": 32,
             "train_ratio": 64,
             "starts": 128,
-            "total_timesteps": 10_000,
-            "compare_timesteps": 10_000,
-            "replay_size": 20_000,
-            "expect": _UNKNOWN,
+            "total_timesteps": 30_000,
+            "compare_timesteps": 30_000,
+            "replay_size": 30_000,
+            "ent_coef": 3e-3,
+            "expect": "training takes 4 to 7 minutes on Craftax-Classic and 2 CPU cores (measured); 50 MB of disk",
         },
         "colab_t4": _T4
         | {

@@ -336,7 +336,7 @@ returns
 #
 # Whole episodes, with draws, beside random play and PPO after `compare_timesteps` steps, which is Dreamer's own budget in
 # every preset. Neither sees the action mask here unless `use_mask` says so: knowing which actions are legal is worth more
-# than the first ten thousand steps, and published Dreamers do not know it.
+# than tens of thousands of steps, and published Dreamers do not know it.
 
 # %%
 from mxnb.evaluate import evaluate, random_policy
