@@ -133,8 +133,6 @@ def load_policy(run_dir: str | Path, checkpoint: int | str | None = None, *, age
 
     Raises FileNotFoundError when there is no such policy, ValueError when its parameters do not fit the agent.
     """
-    import jax
-
     from mxnb.evaluate import Policy
     from mxnb.run.checkpoint import Damaged, best_file, load_params, restore_at
 
@@ -147,7 +145,7 @@ def load_policy(run_dir: str | Path, checkpoint: int | str | None = None, *, age
     if checkpoint == "best" and not path.exists():
         raise FileNotFoundError(f"{run_dir} has no best policy; train with evaluate and eval_updates (--eval-updates)")
     trained = agent or _built(run_dir)
-    shapes = jax.eval_shape(trained.init, jax.random.key(0))
+    shapes = trained.kept_shapes()
     try:
         if isinstance(checkpoint, int):
             params = restore_at(run_dir, checkpoint, shapes).policy

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
+
 from mxnb.envs.api import Spec
 
 
@@ -36,6 +38,10 @@ class Health:
     cure: str
 
 
+def _as_it_is(state: Any) -> Any:
+    return state
+
+
 @dataclass(frozen=True)
 class Agent:
     """An algorithm bound to an environment and a configuration.
@@ -47,6 +53,8 @@ class Agent:
     act(params, obs, mask | None, memory, key | None) -> (action, memory, extras) for one environment;
         without a key the action is greedy; extras has value, log_prob, entropy, probs.
     steps_before: environment steps that init takes (a replay's first rows); they count in a run's timesteps.
+    kept(State) -> what of it a checkpoint keeps, `.policy` among it; regrown(that) -> State to go on with. By default
+        everything is kept, and a resumed run ends with the same bits.
     """
 
     name: str
@@ -60,7 +68,13 @@ class Agent:
     act: Callable[..., Any]
     health: tuple[Health, ...] = ()
     steps_before: int = 0
+    kept: Callable[..., Any] = _as_it_is
+    regrown: Callable[..., Any] = _as_it_is
 
     def timesteps(self, update: int) -> int:
         """Environment steps taken when `update` updates are done."""
         return self.steps_before + update * self.steps_per_update
+
+    def kept_shapes(self) -> Any:
+        """What a checkpoint keeps, as shapes; nothing is computed."""
+        return jax.eval_shape(lambda key: self.kept(self.init(key)), jax.random.key(0))

@@ -128,6 +128,8 @@ class DreamerConfig:
     """Share of itself that the slow critic keeps in a gradient step."""
     slow_coef: float = 1.0
     """Weight of staying near the slow critic."""
+    save_replay: bool = True
+    """Whether checkpoints hold the replay; without it a resumed run lets its policy fill a new one first."""
     use_mask: bool = False
     """Whether the policy sees the environment's action mask while playing, and learns to foresee it in imagination."""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
@@ -383,6 +385,13 @@ def dreamer(config: DreamerConfig, env: Env) -> Agent:
             key=key,
         )
 
+    def regrown(state: State) -> State:
+        key, env_key, fill_key = jax.random.split(state.key, 3)
+        keys = jax.random.split(fill_key, config.prefill_ticks)
+        fresh = begin(config, nets, venv, env_key)
+        envs = play(config, nets, venv, state.policy["params"], fresh, keys)[0]
+        return state.replace(envs=envs, key=key)  # type: ignore[attr-defined]
+
     def step(state: State) -> tuple[State, dict[str, Any]]:
         key, play_key, learn_key = jax.random.split(state.key, 3)
         # Learning first: replay is read before it is written, so XLA need not keep a copy of it.
@@ -419,4 +428,5 @@ def dreamer(config: DreamerConfig, env: Env) -> Agent:
         act=act,
         health=(COLLAPSED, *(rule for rule in HEALTH if rule.metric == "train/no_legal_action"), SURPRISED),
         steps_before=config.prefill_ticks * config.num_envs,
+        **({} if config.save_replay else {"kept": lambda state: state.replace(envs=None), "regrown": regrown}),
     )

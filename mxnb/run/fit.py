@@ -24,6 +24,7 @@ from mxnb.run import checkpoint
 from mxnb.run.archive import in_colab, minutes_from, set_archive_aside
 from mxnb.run.folder import check_numbers, check_run, prepare, read_status, read_update, set_aside, shown, write_status
 from mxnb.run.lock import locked
+from mxnb.run.memory import check_memory, words
 from mxnb.run.metrics import final_metrics, judge, to_rows
 from mxnb.run.mirror import check_options, mirror, unsent
 from mxnb.run.progress import Progress, warn
@@ -85,7 +86,7 @@ def fit(
 
     Raises:
       ValueError: the folder holds a run of another configuration, or one that did not begin with init_from; the
-        policy there does not fit; an option is unknown or out of range.
+        policy there does not fit; an option is unknown or out of range; the state is too large for the device.
       FileNotFoundError: init_from has no policy.
       FloatingPointError: the loss is not a number; the newest checkpoint is from before.
       mxnb.run.lock.InUse: another process trains in this folder.
@@ -109,6 +110,7 @@ def fit(
         with locked(run_dir):  # not while another process trains there
             set_aside(run_dir)
             set_archive_aside(run_dir)
+    check_memory(agent)
     saving, evals = (minutes, save_updates), (evaluate, eval_updates)
     with locked(run_dir), _signals() as stop:
         fetch(agent, run_dir, seed, init_from)
@@ -242,6 +244,8 @@ def _compile(agent: Any, run: Run) -> Any:
         f"{agent.num_updates - run.update:,} updates of {agent.steps_per_update:,} steps to go",
         flush=True,
     )
+    if agent.steps_before:
+        print(words(agent, program), flush=True)  # a replay is what fills a device
     return program
 
 

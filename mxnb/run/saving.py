@@ -40,6 +40,7 @@ class Run:
     began: float  # this sitting's start, by time.perf_counter
     about: dict[str, Any]  # what config.json says
     archive: Archive
+    kept: Callable[..., Any]  # what of the state a checkpoint keeps
     written: int = 0  # bytes of metrics.jsonl
     pending: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # rows not yet in metrics.jsonl
     saved: int = -1  # update of the newest checkpoint
@@ -57,8 +58,7 @@ class Run:
 def start(agent: Any, run_dir: Path, seed: int, manager: Any, about: dict[str, Any]) -> Run:
     """The state to begin with: the newest checkpoint here or in the archive, or a fresh one."""
     key = jax.random.key(seed)
-    shapes = jax.eval_shape(agent.init, key)
-    found = _newest(agent, run_dir, seed, manager, shapes)
+    found = _newest(agent, run_dir, seed, manager, agent.kept_shapes())
     if found is None:
         write_config(run_dir, about)
         if before := len(read_rows(run_dir / "metrics.jsonl")):
@@ -73,7 +73,7 @@ def start(agent: Any, run_dir: Path, seed: int, manager: Any, about: dict[str, A
             state = dataclasses.replace(state, policy=jax.device_put(policy, jax.devices()[0]))
             print(f"began with the policy of {about['init_from']}")
         now = time.perf_counter()
-        return Run(run_dir, state, 0, [], 0.0, now, about, Archive(run_dir), saved_at=now)
+        return Run(run_dir, state, 0, [], 0.0, now, about, Archive(run_dir), kept=agent.kept, saved_at=now)
     state, meta = found
     update = int(meta["update"])
     who = {name: about[name] for name in ("agent", "seed") if name in meta}
@@ -87,11 +87,15 @@ def start(agent: Any, run_dir: Path, seed: int, manager: Any, about: dict[str, A
     print(f"{agent.name} on {agent.spec.id}: goes on after update {update:,} of {agent.num_updates:,}")
     if len(rows) < update:
         print(f"warning: metrics.jsonl has lost {update - len(rows):,} rows; the curve has gaps, the training has none")
+    whole = jax.tree.structure(jax.eval_shape(agent.init, key))
+    if update < agent.num_updates and jax.tree.structure(state) != whole:
+        print(f"the checkpoint holds no replay: the policy plays {agent.steps_before:,} steps first to fill one")
+        state = jax.block_until_ready(jax.device_put(jax.jit(agent.regrown)(state), jax.devices()[0]))
     for words in judge(agent.health, rows) if update < agent.num_updates else ():
         print(f"warning: this run was not healthy when it stopped: {words}")
     wall, now = float(meta["wall_seconds"]), time.perf_counter()
     archive = Archive(run_dir)
-    return Run(run_dir, state, update, rows, wall, now, about, archive, written, saved=update, saved_at=now)
+    return Run(run_dir, state, update, rows, wall, now, about, archive, agent.kept, written, saved=update, saved_at=now)
 
 
 def fetch(agent: Any, run_dir: Path, seed: int, init_from: str | Path | None) -> None:
@@ -101,7 +105,7 @@ def fetch(agent: Any, run_dir: Path, seed: int, init_from: str | Path | None) ->
     def check(folder: Path, update: int) -> None:
         check_run(agent, folder, seed, True, init_from)
         if here >= 0:  # a checkpoint that cannot be trusted must not replace the rows of what is here
-            checkpoint.restore_at(folder, update, jax.eval_shape(agent.init, jax.random.key(0)))
+            checkpoint.restore_at(folder, update, agent.kept_shapes())
 
     unpack(run_dir, check, above=here)
     if (folder := archive_folder(run_dir)) is not None:
@@ -165,7 +169,7 @@ def save(run: Run, manager: Any) -> None:
         **{name: run.about[name] for name in ("agent", "seed", "config", "versions")},
     }
     try:
-        checkpoint.save(manager, run.update, run.state, meta)
+        checkpoint.save(manager, run.update, run.kept(run.state), meta)
     except Exception as error:
         full = any(word in str(error) for word in _DISK) and "out of memory" not in str(error).lower()
         if full:  # TensorStore's errors are of no class of their own
