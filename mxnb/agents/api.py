@@ -77,4 +77,4 @@ class Agent:
 
     def kept_shapes(self) -> Any:
         """What a checkpoint keeps, as shapes; nothing is computed."""
-        return jax.eval_shape(lambda key: self.kept(self.init(key)), jax.random.key(0))
+        return jax.eval_shape(self.kept, jax.eval_shape(self.init, jax.random.key(0)))

@@ -110,9 +110,9 @@ def fit(
         with locked(run_dir):  # not while another process trains there
             set_aside(run_dir)
             set_archive_aside(run_dir)
-    check_memory(agent)
     saving, evals = (minutes, save_updates), (evaluate, eval_updates)
     with locked(run_dir), _signals() as stop:
+        check_memory(agent)
         fetch(agent, run_dir, seed, init_from)
         about = prepare(agent, run_dir, seed, init_from)
         run = None
