@@ -55,6 +55,7 @@ class Agent:
     steps_before: environment steps that init takes (a replay's first rows); they count in a run's timesteps.
     kept(State) -> what of it a checkpoint keeps, `.policy` among it; regrown(that) -> State to go on with. By default
         everything is kept, and a resumed run ends with the same bits.
+    begun(State) -> the State of a warm start, whose `.policy` was put in place of init's.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Agent:
     steps_before: int = 0
     kept: Callable[..., Any] = _as_it_is
     regrown: Callable[..., Any] = _as_it_is
+    begun: Callable[..., Any] = _as_it_is
 
     def timesteps(self, update: int) -> int:
         """Environment steps taken when `update` updates are done."""

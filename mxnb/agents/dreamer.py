@@ -1,4 +1,4 @@
-r"""Dreamer, from top to bottom: rows, configuration, state, collecting, learning, agent.
+r"""Dreamer, from top to bottom: rows, state, collecting, learning, agent (`dreamer_config` has what it can be told).
 
 It learns a model of the world from replayed rows, and its policy from futures imagined with that model.
 
@@ -21,9 +21,6 @@ Source: Hafner et al. 2023, arXiv:2301.04104 (DreamerV3).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -33,6 +30,7 @@ from flax import struct
 
 from mxnb.agents import world
 from mxnb.agents.api import Agent, Health
+from mxnb.agents.dreamer_config import DreamerConfig
 from mxnb.agents.on_policy import HEALTH, acted, choose, env_action, head_of, mean, pool, tick_sums
 from mxnb.agents.replay import Row, empty_replay, load, row_bytes, sample, store, write
 from mxnb.agents.world import Memory, Nets, forget, no_memory
@@ -53,166 +51,11 @@ COLLAPSED = Health(
 )
 SURPRISED = Health(
     "train/kl",
-    0.0,
-    80.0,
+    -1e-3,
+    30.0,
     "the world model is surprised by every step: what it expects says little about what comes",
     "train longer or raise train_ratio; if it stays, lower lr",
 )
-
-
-@dataclass(frozen=True)
-class DreamerConfig:
-    """What Dreamer can be told."""
-
-    env_id: str = "craftax-classic-symbolic-v1"
-    """The environment; see `mxnb.make`."""
-    total_timesteps: int = 1_000_000
-    """env.step calls times num_envs, the prefill included, rounded down to whole updates."""
-    num_envs: int = 16
-    """Environments in step."""
-    batch_size: int = 16
-    """Sequences replayed in one gradient step; the last one is the newest of an environment."""
-    num_steps: int = 64
-    """Rows of each."""
-    train_ratio: int = 64
-    """Replayed rows for each environment step: one gradient step every batch_size * num_steps / train_ratio steps."""
-    starts: int = 256
-    """States that imagination starts from in a gradient step: starts / batch_size neighbours of each sequence."""
-    horizon: int = 15
-    """Imagined actions from each of them."""
-    replay_size: int = 1_000_000
-    """Rows kept, over all environments."""
-    prefill: int = 1024
-    """Random steps taken before anything is learned."""
-    deter: int = 1024
-    """Width of the deterministic state."""
-    hidden_dim: int = 256
-    """Width of the layers around it."""
-    stoch: int = 32
-    """Groups of latents."""
-    classes: int = 16
-    """Classes in each group."""
-    blocks: int = 8
-    """Blocks of the recurrence; they divide deter."""
-    units: int = 256
-    """Width of encoder, decoder and heads."""
-    num_layers: int = 3
-    """Layers of encoder, decoder, actor and critic; the heads of reward and continue have one."""
-    num_bins: int = 255
-    """Bins of rewards and values; odd."""
-    depth: int = 16
-    """Channels of a picture's first convolution."""
-    number_scale: float = 10.0
-    """What numbers beside bits are multiplied by: Craftax gives counts in tenths, too small to be learned."""
-    lr: float = 2e-4
-    """LaProp's step size."""
-    warmup_steps: int = 500
-    """Gradient steps over which lr rises from 0."""
-    clip: float = 0.3
-    """Each tensor's gradient is scaled down to this share of the tensor's norm."""
-    discount: float = 1 - 1 / 333
-    """Discount of future reward per step."""
-    lambda_: float = 0.95
-    """Of imagined and replayed returns: 0 trusts the critic, 1 the rewards."""
-    ent_coef: float = 3e-4
-    """Weight of the policy's entropy."""
-    free_nats: float = 1.0
-    """A row's divergence below this earns no gradient."""
-    dyn_coef: float = 1.0
-    """Weight of teaching the prior what the posterior says."""
-    rep_coef: float = 0.1
-    """Weight of teaching the posterior to be predictable."""
-    replay_value_coef: float = 0.3
-    """Weight of the critic's loss on replayed rows."""
-    slow_decay: float = 0.98
-    """Share of itself that the slow critic keeps in a gradient step."""
-    slow_coef: float = 1.0
-    """Weight of staying near the slow critic."""
-    save_replay: bool = True
-    """Whether checkpoints hold the replay; without it a resumed run lets its policy fill a new one first."""
-    use_mask: bool = False
-    """Whether the policy sees the environment's action mask while playing, and learns to foresee it in imagination."""
-    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
-    """Where each value came from; written by `mxnb.parameters`, part of no comparison."""
-
-    @property
-    def cadence(self) -> tuple[int, int]:
-        """(ticks of all environments, gradient steps) of one update, in lowest terms."""
-        replayed, asked = self.batch_size * self.num_steps, self.num_envs * self.train_ratio
-        shared = math.gcd(replayed, asked)
-        return replayed // shared, asked // shared
-
-    @property
-    def capacity(self) -> int:
-        """Rows of each environment's ring."""
-        return self.replay_size // self.num_envs
-
-    @property
-    def prefill_ticks(self) -> int:
-        """Random ticks before the first update: enough for `prefill` steps and for one sequence."""
-        return max(-(-self.prefill // self.num_envs), self.num_steps)
-
-    @property
-    def num_updates(self) -> int:
-        """Whole updates in what total_timesteps leaves after the prefill."""
-        left = self.total_timesteps - self.prefill_ticks * self.num_envs
-        return max(0, left) // (self.cadence[0] * self.num_envs)
-
-    @property
-    def harmless(self) -> tuple[str, ...]:
-        """Fields that a resumed run may change."""
-        return ("total_timesteps",)
-
-    def resolve(self) -> DreamerConfig:
-        """The same; ValueError lists what does not fit."""
-        problems = _problems(self)
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
-
-
-def _problems(config: DreamerConfig) -> list[str]:
-    """What is out of range or does not fit together, in words that name the mend."""
-    c, least = config, {"num_steps": 2, "batch_size": 2, "classes": 2, "num_bins": 3}
-    positive = ("num_envs", "train_ratio", "horizon", "deter", "hidden_dim", "stoch", "blocks", "units", "num_layers")
-    least |= dict.fromkeys((*positive, "depth"), 1)
-    problems = [f"{n} is {getattr(c, n)}; use at least {low}" for n, low in least.items() if getattr(c, n) < low]
-    if problems:
-        return problems
-    if c.deter % c.blocks:
-        problems.append(f"blocks = {c.blocks} does not divide deter = {c.deter}; use {math.gcd(c.deter, c.blocks)}")
-    if c.num_bins % 2 == 0:
-        problems.append(f"num_bins is {c.num_bins}; it must be odd, so that one bin is 0: use {c.num_bins + 1}")
-    rows = c.batch_size * c.num_steps
-    if c.starts % c.batch_size or not 2 * c.batch_size <= c.starts <= rows:
-        nearest = c.batch_size * min(max(2, round(c.starts / c.batch_size)), c.num_steps)
-        problems.append(
-            f"starts is {c.starts}; it must be a multiple of batch_size = {c.batch_size} from {2 * c.batch_size} to "
-            f"batch_size * num_steps = {rows}: use {nearest}"
-        )
-    if c.capacity < max(c.prefill_ticks, c.cadence[0]) and c.capacity >= c.num_steps:
-        need = c.num_envs * max(c.prefill_ticks, c.cadence[0])
-        problems.append(f"replay_size = {c.replay_size} does not hold the prefill and one update; use at least {need}")
-    if c.capacity < c.num_steps:
-        problems.append(
-            f"replay_size = {c.replay_size} holds {c.capacity} rows of each of {c.num_envs} environments, and "
-            f"a sequence is num_steps = {c.num_steps} long; use replay_size of at least {c.num_envs * c.num_steps}"
-        )
-    if not c.num_updates:
-        least_total = (c.prefill_ticks + c.cadence[0]) * c.num_envs
-        problems.append(
-            f"total_timesteps = {c.total_timesteps} is less than the prefill and one update; use at least {least_total}"
-        )
-    unit = ("discount", "lambda_", "slow_decay")
-    problems += [f"{n} is {getattr(c, n)}; use 0 to 1" for n in unit if not 0 <= getattr(c, n) <= 1]
-    if c.lr <= 0:
-        problems.append(f"lr is {c.lr}; use more than 0 (1e-3 for small networks, 4e-5 for the largest)")
-    if c.number_scale <= 0:
-        problems.append(f"number_scale is {c.number_scale}; use more than 0 (10 for Craftax's tenths)")
-    if c.clip <= 0:
-        problems.append(f"clip is {c.clip}; use more than 0 (0.3 is usual)")
-    weights = ("ent_coef", "free_nats", "dyn_coef", "rep_coef", "replay_value_coef", "slow_coef")
-    return problems + [f"{n} is {getattr(c, n)}; use 0 or more" for n in weights if getattr(c, n) < 0]
 
 
 @struct.dataclass
@@ -277,7 +120,7 @@ def first_params(nets: Nets, key: Any) -> Any:
 def tick(config: DreamerConfig, nets: Nets, venv: VecEnv, params: Any, stream: Stream, key: Any) -> Any:
     """One step of all environments: (stream, (their rows as stored, metric sums)). params None: random actions.
 
-    Environments whose episode is over ignore their action and begin the next one; that is no step.
+    Environments whose episode is over ignore their action and begin the next one; that is no step of any episode.
     """
     spec, vec = venv.spec, stream.vec
     latent_key, action_key = jax.random.split(key)
@@ -341,7 +184,7 @@ def total_loss(config: DreamerConfig, nets: Nets, params: Any, slow: Any, spread
     feature = jnp.concatenate([h, z], -1)
     replayed = world.replay_value_loss(config, nets, params, slow, rows, feature, boot)
     loss = model + imagined + config.replay_value_coef * replayed
-    return loss, (spread, metrics | more | {"replay_value_loss": replayed, "model_loss": model})
+    return loss, (spread, metrics | more | {"replay_value_loss": replayed, "model_loss": model, "total_loss": loss})
 
 
 def learn(config: DreamerConfig, nets: Nets, optimiser: Any, replay: Any, carry: Any, key: Any) -> Any:
@@ -413,8 +256,10 @@ def dreamer(config: DreamerConfig, env: Env) -> Agent:
         h, z = world.look(nets, params, memory, obs[None], draw)
         feature = jnp.concatenate([h, z], -1)[0]
         value = nets.judge(params["critic"], feature)[1]
-        action, extras = acted(spec, key, nets.head(params, feature), value, mask if config.use_mask else None)
-        return action, Memory(h[0], z[0], nets.coded(action)), extras
+        head, legal = nets.head(params, feature), mask if config.use_mask else None
+        action, extras = acted(spec, key, head, value, legal)
+        own = choose(spec, key, head, legal)  # the same draw, not yet scaled to the environment's bounds
+        return action, Memory(h[0], z[0], nets.coded(own)), extras
 
     return Agent(
         name="dreamer",
@@ -428,5 +273,6 @@ def dreamer(config: DreamerConfig, env: Env) -> Agent:
         act=act,
         health=(COLLAPSED, *(rule for rule in HEALTH if rule.metric == "train/no_legal_action"), SURPRISED),
         steps_before=config.prefill_ticks * config.num_envs,
+        begun=lambda state: state.replace(slow=jax.tree.map(jnp.copy, state.policy["params"]["critic"])),
         **({} if config.save_replay else {"kept": lambda state: state.replace(envs=None), "regrown": regrown}),
     )

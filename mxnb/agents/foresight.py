@@ -26,6 +26,7 @@ from mxnb.networks.rssm import sample_latent
 from mxnb.networks.world_model import decoded
 
 CONTEXT = 16  # rows that are seen before foresight begins
+HORIZON = 16  # rows that are then foreseen
 
 
 def held_out(config: Any, env: Env, params: Any, key: Any, *, num_envs: int = 32, steps: int = 512) -> Row:
@@ -67,7 +68,7 @@ def windows(rows: Row, length: int) -> Row:
 
 
 def open_loop(
-    config: Any, env: Env, params: Any, rows: Row, key: Any, *, horizon: int = 16, futures: int = 16
+    config: Any, env: Env, params: Any, rows: Row, key: Any, *, horizon: int = HORIZON, futures: int = 16
 ) -> Foresight:
     """Windows of `rows` seen for 16 rows, then foreseen for `horizon` more from their actions alone, `futures` times.
 
@@ -131,6 +132,7 @@ class Expected(NamedTuple):
     reward: Any  # from the posterior: the row was seen
     reward_before: Any  # from the prior: one step ahead
     cont: Any  # from the posterior, without the discount
+    cont_before: Any  # from the prior: one step ahead
     value: Any  # return that a dream of `horizon` steps from here expects
     reached: (
         Any  # float[T - horizon, N]: the discounted reward that came in as many steps; nan where a reset lies between
@@ -151,17 +153,18 @@ def expect(config: Any, env: Env, params: Any, rows: Row, key: Any) -> Expected:
         log_prior = nets.model(params, "prior", h)
         guess = sample_latent(log_prior, jax.random.uniform(prior_key, draws.shape))
         reward, cont = world.predicted(nets, params, jnp.concatenate([h, z], -1))
-        before, _ = world.predicted(nets, params, jnp.concatenate([h, guess], -1))
+        before, cont_before = world.predicted(nets, params, jnp.concatenate([h, guess], -1))
         flat = lambda x: x.reshape(length * many, -1)
         dream = world.imagine(config, nets, params, flat(h), flat(z), dream_key)
         rewards, conts = world.predicted(nets, params, dream.feature)
         nothing = jnp.zeros_like(rewards)
         sums = jax.vmap(lambda r, c, v: lambda_returns(r, c, v, lambda_=1.0), 1, 1)(rewards, conts, nothing)
         kl, entropy = world.divergence(log_post, log_prior), world.latent_entropy(log_post)
-        return reward, before, cont / config.discount, sums[0].reshape(length, many), kl, entropy
+        told = (reward, before, cont / config.discount, cont_before / config.discount)
+        return *told, sums[0].reshape(length, many), kl, entropy
 
-    reward, before, cont, value, kl, entropy = map(np.asarray, ask(params, rows, key))
-    return Expected(reward, before, cont, value, _reached(config, rows), kl, entropy)
+    reward, before, cont, cont_before, value, kl, entropy = map(np.asarray, ask(params, rows, key))
+    return Expected(reward, before, cont, cont_before, value, _reached(config, rows), kl, entropy)
 
 
 def _reached(config: Any, rows: Row) -> np.ndarray:
@@ -181,9 +184,10 @@ def judge_model(config: Any, env: Env, params: Any, rows: Row, key: Any) -> dict
     """The world model in numbers, on held-out rows; AUC is the chance that a row that has it gets the higher number.
 
     reward_auc, reward_before_auc: reward of at least 0.5 against the rest, after seeing the row and one step ahead;
-    reward_share: mean prediction over mean reward, one step ahead; cont_auc: terminal rows against the rest;
-    cont_gap: difference of means; kl, free_share, posterior_entropy; dream_rank, dream_slope: Spearman's rank
-    correlation and the slope of what came over what a dream expected; bits_*: nats, open loop and simple predictors.
+    reward_share: mean prediction over mean reward, one step ahead; cont_auc, cont_before_auc: terminal rows against the
+    rest; cont_gap: difference of means; kl, free_share, posterior_entropy; dream_rank, dream_slope: Spearman's rank
+    correlation and the slope of what came over what a dream expected; bits_*: nats, open loop and simple predictors
+    (left out where no episode is long enough).
     """
     from scipy import stats
 
@@ -197,6 +201,7 @@ def judge_model(config: Any, env: Env, params: Any, rows: Row, key: Any) -> dict
         "reward_before_auc": auc(found.reward_before, reward >= 0.5),
         "reward_share": float(found.reward_before.mean() / reward.mean()) if reward.mean() else float("nan"),
         "cont_auc": auc(-found.cont, terminal),
+        "cont_before_auc": auc(-found.cont_before, terminal),
         "cont_gap": float(found.cont.mean() - (1 - terminal.mean())),
         "kl": float(found.kl.mean()),
         "free_share": float((found.kl <= config.free_nats).mean()),
@@ -207,6 +212,10 @@ def judge_model(config: Any, env: Env, params: Any, rows: Row, key: Any) -> dict
         line: Any = stats.linregress(dreamt, came)
         result |= {"dream_rank": float(rank.statistic), "dream_slope": float(line.slope)}
     if env.spec.num_binary:
+        try:
+            windows(rows, CONTEXT + HORIZON)
+        except ValueError:
+            return result  # these episodes are too short
         told = open_loop(config, env, params, rows, key)
         nats = nats_of_bits(told, env.spec.num_binary, rows)
         result |= {f"bits_{name}_{k}": float(nats[name][k - 1]) for k in (1, 5, 15) for name in nats}

@@ -18,6 +18,7 @@ from mxnb.envs.api import Spec
 from mxnb.kernels.packing import unpack_bits
 
 _FIRST, _LAST, _TERMINAL = 1, 2, 4
+_LARGEST = 65504.0  # that float16 holds
 
 
 class Row(NamedTuple):
@@ -66,9 +67,12 @@ def store(spec: Spec, row: Row) -> UInt8[Array, "*L bytes"]:
     """
     lead = row.reward.shape
     flat = row.obs.reshape(*lead, -1)
+    rest = flat[..., spec.num_binary :]
+    if spec.num_binary:
+        rest = jnp.clip(rest, -_LARGEST, _LARGEST)
     bits = jnp.packbits(flat[..., : spec.num_binary] != 0, axis=-1)
     flags = row.is_first * _FIRST + row.is_last * _LAST + row.is_terminal * _TERMINAL
-    parts = [bits, flat[..., spec.num_binary :], row.action, row.reward, flags]
+    parts = [bits, rest, row.action, row.reward, flags]
     parts += [] if row.mask is None else [jnp.packbits(row.mask, axis=-1)]
     layout = _layout(spec, row.mask is not None)
     as_bytes = lambda x: x if x.dtype == jnp.uint8 else jax.lax.bitcast_convert_type(x, jnp.uint8)

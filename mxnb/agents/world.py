@@ -140,7 +140,8 @@ def world_loss(config: Any, nets: Nets, params: Any, rows: Row, uniform: Any) ->
         "rep": jnp.maximum(divergence(log_post, sg(log_prior)), config.free_nats),
     }
     if nets.world.predicts_mask:
-        losses["mask"] = bit_loss(nets.model(params, "legal", feature), rows.mask.astype(jnp.float32)).sum(-1)
+        wrong = bit_loss(nets.model(params, "legal", feature), rows.mask.astype(jnp.float32)).sum(-1)
+        losses["mask"] = wrong * (1.0 - rows.is_last)  # nothing is chosen there, so nobody said what is legal
     means = {name: x.mean() for name, x in losses.items()}
     weights = {"dyn": config.dyn_coef, "rep": config.rep_coef}
     loss = sum(weights.get(name, 1.0) * x for name, x in means.items())

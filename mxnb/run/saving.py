@@ -70,7 +70,7 @@ def start(agent: Any, run_dir: Path, seed: int, manager: Any, about: dict[str, A
         print(f"{agent.name} on {agent.spec.id}: made the first worlds in {time.perf_counter() - started:.1f} s")
         if about.get("init_from"):  # whose policy was copied here when the run was prepared
             policy = checkpoint.load_params(start_file(run_dir), state.policy)
-            state = dataclasses.replace(state, policy=jax.device_put(policy, jax.devices()[0]))
+            state = agent.begun(dataclasses.replace(state, policy=jax.device_put(policy, jax.devices()[0])))
             print(f"began with the policy of {about['init_from']}")
         now = time.perf_counter()
         return Run(run_dir, state, 0, [], 0.0, now, about, Archive(run_dir), kept=agent.kept, saved_at=now)

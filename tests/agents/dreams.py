@@ -166,9 +166,8 @@ def the_model_is_asked_for_what_arrived(world: Any = world_module) -> None:
     rest = (out[..., bits:] - np.sign(tens) * np.log1p(np.abs(tens))) ** 2
     np.testing.assert_allclose(metrics["obs_loss"], (nats + rest.sum(-1)).mean(), rtol=1e-4)
     legal = 1 / (1 + np.exp(-ask("legal")))
-    np.testing.assert_allclose(
-        metrics["mask_loss"], -np.where(rows.mask, np.log(legal), np.log(1 - legal)).sum(-1).mean(), rtol=1e-4
-    )
+    nats = -np.where(rows.mask, np.log(legal), np.log(1 - legal)).sum(-1) * ~np.asarray(rows.is_last)
+    np.testing.assert_allclose(metrics["mask_loss"], nats.mean(), rtol=1e-4)
 
 
 def size(tree: Any) -> float:
@@ -274,8 +273,7 @@ def last_rows_teach_the_critic_nothing(world: Any = world_module) -> None:
     feature = jax.random.normal(jax.random.key(0), (6, 4, nets.world.deter + nets.world.stoch * nets.world.classes))
     value = lambda boot: world.replay_value_loss(config, nets, params, params["critic"], rows, feature, boot)
     ones = jnp.ones((6, 4))
-    slope = np.asarray(jax.grad(lambda rows_: value(ones.at[3].set(rows_)))(ones[3]))
-    assert (slope == 0).all() or np.isfinite(slope).all()
+    assert float(value(2 * ones)) != float(value(ones)), "what dreams promise counts"
     # Row 2 is last, so only it sees row 3 as its future; a change of row 3's own reward must change nothing.
     moved = rows._replace(reward=rows.reward.at[3].add(50.0))
     other = world.replay_value_loss(config, nets, params, params["critic"], moved, feature, ones)

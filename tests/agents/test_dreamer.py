@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import dreams
@@ -11,15 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dreams import counter, nets_of, small
-from tiny import DREAMER_SIZES, TRAINED, compilations, masked, mutant
+from tiny import DREAMER_SIZES, TRAINED, assert_same_bits, compilations, masked, mutant, timed
 
+import mxnb
 from mxnb.agents import dreamer as dreamer_module
 from mxnb.agents import world as world_module
 from mxnb.agents.dreamer import DreamerConfig, dreamer
 from mxnb.envs import probes
+from mxnb.envs.api import Env, Spec
 from mxnb.envs.gymnax_envs import gymnax_env
 from mxnb.evaluate import Policy, evaluate
 from mxnb.kernels import imagined as imagined_module
+from mxnb.networks.world_model import decoded, observation_loss
 
 CHECKS: tuple[Callable[..., None], ...] = (
     dreams.rows_are_right,
@@ -192,7 +196,7 @@ def test_one_program_for_every_chunk() -> None:
 
 
 def test_steps_and_updates_are_counted() -> None:
-    """8 x 16 rows an update at ratio 64 are 2 environment steps; the prefill counts, reset ticks do not."""
+    """8 x 16 rows an update at ratio 64 are 2 environment steps; the prefill counts; reset ticks are no actions."""
     config = DreamerConfig(
         **DREAMER_SIZES | {"batch_size": 8, "num_steps": 16, "train_ratio": 64, "num_envs": 16, "prefill": 300,
                            "total_timesteps": 1000, "starts": 16, "replay_size": 10_000}
@@ -223,6 +227,9 @@ def test_steps_and_updates_are_counted() -> None:
         ({"lr": 0.0}, "lr is 0.0; use more than 0"),
         ({"discount": 1.5}, "discount is 1.5; use 0 to 1"),
         ({"ent_coef": -1.0}, "ent_coef is -1.0; use 0 or more"),
+        ({"warmup_steps": -1}, "warmup_steps is -1; use 0 or more"),
+        ({"discount": 0.0}, "discount is 0, so nothing beyond a step counts"),
+        ({"number_scale": 0.0}, "number_scale is 0.0; use more than 0"),
     ],
 )
 def test_sizes_that_do_not_fit(wrong: dict[str, Any], words: str) -> None:
@@ -263,13 +270,75 @@ def test_continuous_actions() -> None:
     assert action.shape == (1,) and abs(float(action[0])) <= 2
 
 
-def test_pictures() -> None:
-    """Two updates on a game of pixels, stored as they are."""
-    env = gymnax_env("Breakout-MinAtar")
-    agent = dreamer(small(total_timesteps=200, depth=4), env)
+@pytest.mark.parametrize("env", [masked(), gymnax_env("Pendulum-v1")], ids=["discrete", "continuous"])
+def test_acting_remembers_what_training_does(env: Any) -> None:
+    """Step by step through an episode, `act` holds the memory that the model computes from the rows."""
+    config = small()
+    nets, params = nets_of(config, env)
+    agent = dreamer(config, env)
+    obs = jax.random.normal(jax.random.key(0), (5, *env.spec.obs_shape))
+    memory, actions, seen = agent.memory(None), [], []
+    for t in range(5):
+        _, memory, _ = agent.act({"params": params}, obs[t], None, memory, None)
+        actions.append(memory.action.argmax() if env.spec.num_actions else memory.action)
+        seen.append(memory.h)
+    first = jnp.zeros((5, 1), bool)
+    h, _, _ = world_module.observe(nets, params, obs[:, None], jnp.stack(actions)[:, None], first, None)
+    np.testing.assert_allclose(jnp.stack(seen), h[:, 0], atol=1e-5)
+    if not env.spec.num_actions:
+        for action in actions:  # in the policy's own units, in which training knows them
+            assert float(jnp.abs(action).max()) <= 1
+
+
+def pictures(side: tuple[int, int]) -> Env:
+    """A grey picture whose shade is the step; action 1 pays."""
+    look = lambda t: jnp.full((*side, 3), 40 * t, jnp.uint8)
+
+    def step(key: Any, t: Any, action: Any) -> Any:
+        t = t + 1
+        return look(t), t, (action == 1).astype(jnp.float32), t >= 3, jnp.zeros((), bool), {}
+
+    spec = Spec("pictures-v0", (*side, 3), jnp.uint8, num_actions=2)
+    return Env(spec, lambda key: (look(jnp.int32(0)), jnp.int32(0)), step)
+
+
+@pytest.mark.parametrize(("side", "layers"), [((9, 9), 1), ((20, 15), 2)])
+def test_pictures(side: tuple[int, int], layers: int) -> None:
+    """Stored as they are, seen by convolutions, painted back at their size, odd or even, and judged in 0 to 1."""
+    env = pictures(side)
+    config = small(total_timesteps=200, depth=4)
+    agent = dreamer(config, env)
     _, metrics = jax.jit(agent.step)(agent.init(jax.random.key(0)))
     assert all(np.isfinite(m.total) for m in metrics.values() if hasattr(m, "total"))
-    assert float(metrics["train/obs_loss"].total) > 0
+    nets, params = nets_of(config, env)
+    for part in ("eye", "painter"):
+        assert len([name for name in params["world"][part] if name.startswith("conv_")]) == layers
+    feature = jax.random.normal(jax.random.key(0), (2, 3, 32))
+    out = nets.model(params, "decode", feature)
+    obs = jax.random.randint(jax.random.key(1), (2, 3, *side, 3), 0, 256).astype(jnp.uint8)
+    assert out.shape == obs.shape
+    wrong = (1 / (1 + np.exp(-np.asarray(out, np.float64))) - np.asarray(obs) / 255) ** 2
+    np.testing.assert_allclose(observation_loss(out, obs, 3, 0), wrong.sum((-3, -2, -1)), rtol=1e-4)
+    shown = np.asarray(decoded(out, 3, 0))
+    assert shown.min() >= 0 and shown.max() <= 1
+
+
+def test_pictures_too_small_for_a_convolution_are_refused() -> None:
+    with pytest.raises(ValueError, match="a picture of 2 x 9 pixels is too small"):
+        dreamer(small(), pictures((2, 9)))
+
+
+def test_a_warm_start_judges_slowly_by_the_same_critic() -> None:
+    agent = dreamer(small(), masked())
+    state = agent.init(jax.random.key(0))
+    policy = dreams.shaken(state.policy)
+    begun = agent.begun(state.replace(policy=policy))
+    assert_same_bits(begun.slow, policy["params"]["critic"])
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError):
+        mxnb.fit(dreamer(small(), timed(4, reward=float("nan"))), tmp_path)
 
 
 def test_a_probe_is_learned_from_a_stream() -> None:

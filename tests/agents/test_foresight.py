@@ -97,9 +97,12 @@ def test_foresight_starts_from_what_was_seen_and_follows_the_actions() -> None:
     assert told.reward.shape == told.cont.shape == (3, many)
     bits = told.mean[..., : env.spec.num_binary]
     assert (np.asarray(bits) >= 0).all() and (np.asarray(bits) <= 1).all()
-    other = rows._replace(action=(rows.action + 1) % 4)
-    moved = open_loop(config, env, params, other, jax.random.key(1), horizon=3, futures=4)
-    assert (np.asarray(moved.obs) != np.asarray(told.obs)).any()
+    # The action at the second foreseen row leads to the third: only that may change with it.
+    cut = windows(rows, 19)
+    other = cut._replace(action=cut.action.at[foresight.CONTEXT + 1].set((cut.action[foresight.CONTEXT + 1] + 1) % 4))
+    plain, moved = (open_loop(config, env, params, x, jax.random.key(1), horizon=3, futures=4) for x in (cut, other))
+    np.testing.assert_array_equal(moved.obs[:2], plain.obs[:2])
+    assert (np.asarray(moved.obs[2]) != np.asarray(plain.obs[2])).any()
     again = open_loop(config, env, params, rows, jax.random.key(1), horizon=3, futures=4)
     np.testing.assert_array_equal(again.obs, told.obs)
     last = windows(rows, 19)
@@ -130,4 +133,13 @@ def test_a_trained_model_knows_a_counter() -> None:
     found = judge_model(config, env, params, rows, jax.random.key(1))
     assert found["reward_before_auc"] > 0.85 and found["cont_auc"] > 0.95
     assert 0.8 < found["reward_share"] < 1.25
+    assert found["cont_before_auc"] > 0.8
     assert found["dream_rank"] > 0.8 and 0.5 < found["dream_slope"] < 2
+
+
+def test_episodes_too_short_for_a_window_are_judged_without_one() -> None:
+    env, config = masked(limit=7), small()
+    _, params = nets_of(config, env)
+    rows = held_out(config, env, params, jax.random.key(0), num_envs=4, steps=40)
+    found = judge_model(config, env, params, rows, jax.random.key(1))
+    assert "reward_auc" in found and not any(name.startswith("bits_") for name in found)
