@@ -5,6 +5,8 @@ python benchmarks/learning.py entropy    ent_coef {0.01, 0.03, 0.1} x seeds {0, 
 python benchmarks/learning.py recurrent  PPO-RNN x seeds {0, 1, 2}, cpu preset, beside PPO's row of entropy.json and the
                                          commit that one was measured at; about 25 minutes
 python benchmarks/learning.py cartpole   PPO on CartPole, 500,000 steps, 10 seeds, each policy then evaluated; 1 minute
+python benchmarks/learning.py dreamer    Dreamer x seeds {0, 1, 2}, cpu preset: 256 episodes of each against 256 random
+                                         ones, and its world model on episodes that it never saw; about MINUTES minutes
 
 Each writes benchmarks/results/. The runs live under papermill_runs/local/learning, in a folder for each
 commit, so they can be stopped and started again, and results of two versions never mix."""
@@ -35,7 +37,7 @@ def write(name: str, **content) -> None:
     import jax
 
     head = {
-        "command": f"python benchmarks/learning.py {name}",
+        "command": f"python benchmarks/learning.py {name.removesuffix('_learning')}",
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
         "versions": versions(),
@@ -146,6 +148,36 @@ def recurrent() -> None:
     write("recurrent", table=table, runs=rows)
 
 
+def dreamer(episodes: int = 256) -> None:
+    """Each seed's policy against random play by a one-sided Mann-Whitney test, and its model on held-out episodes."""
+    import jax
+    from scipy import stats
+
+    from mxnb.agents.dreamer import DreamerConfig
+    from mxnb.agents.foresight import held_out, judge_model
+    from mxnb.build import build, load_policy
+    from mxnb.config import make_config
+    from mxnb.evaluate import evaluate, random_policy
+
+    agent, env = build(make_config(DreamerConfig, preset="cpu", env_id=ENV_ID))
+    chance = evaluate(random_policy(env.spec), env, episodes, jax.random.key(100))
+    print(f"random play: {chance.returns.mean():.2f}")
+    rows = []
+    for seed in SEEDS:
+        trained = train("dreamer", "dreamer", seed, env_id=ENV_ID)
+        policy = load_policy(run_folder("dreamer", seed))
+        played = evaluate(policy, env, episodes, jax.random.key(101 + seed))
+        p_value = float(stats.mannwhitneyu(played.returns, chance.returns, alternative="greater").pvalue)
+        seen = held_out(agent.config, env, policy.params["params"], jax.random.key(200 + seed))
+        model = judge_model(agent.config, env, policy.params["params"], seen, jax.random.key(300 + seed))
+        print(f"seed {seed}: return {played.returns.mean():.2f}, better than random with p = {p_value:.1e}")
+        print("  " + "  ".join(f"{name} {value:.3g}" for name, value in model.items()))
+        rows.append(trained | {"evaluated": played.report(), "p_value": p_value, "model": model})
+    better = sum(row["p_value"] < 0.01 for row in rows)
+    print(f"better than random at p < 0.01: {better} of {len(rows)} seeds ({'met' if better > 1 else 'NOT met'}: 2)")
+    write("dreamer_learning", random=chance.report(), better=better, met=better > 1, runs=rows)
+
+
 def above_random(table: list[dict]) -> dict:
     """How many standard errors the default's mean return lies above random play (random.json); 5 are asked for."""
     from mxnb.agents.ppo import PPOConfig
@@ -163,7 +195,7 @@ def above_random(table: list[dict]) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = {"random": random_play, "entropy": entropy, "recurrent": recurrent, "cartpole": cartpole}
+    what = {"random": random_play, "entropy": entropy, "recurrent": recurrent, "cartpole": cartpole, "dreamer": dreamer}
     parser.add_argument("what", choices=tuple(what))
     what[parser.parse_args().what]()
 

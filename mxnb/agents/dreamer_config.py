@@ -51,6 +51,8 @@ class DreamerConfig:
     """Channels of a picture's first convolution."""
     number_scale: float = 10.0
     """What numbers beside bits are multiplied by: Craftax gives counts in tenths, too small to be learned."""
+    number_coef: float = 1.0
+    """Weight of those numbers' squared errors beside the nats of the bits."""
     lr: float = 2e-4
     """LaProp's step size."""
     warmup_steps: int = 500
@@ -167,6 +169,7 @@ def _problems(config: DreamerConfig) -> list[str]:
         "rep_coef",
         "replay_value_coef",
         "slow_coef",
+        "number_coef",
         "warmup_steps",
         "prefill",
     )

@@ -132,8 +132,9 @@ def world_loss(config: Any, nets: Nets, params: Any, rows: Row, uniform: Any) ->
     out = nets.model(params, "decode", feature)
     kl = divergence(sg(log_post), log_prior)
     alive = (1.0 - rows.is_terminal) * config.discount
+    coef = config.number_coef if spec.num_binary else 1.0
     losses = {
-        "obs": observation_loss(out, rows.obs, len(spec.obs_shape), spec.num_binary, nets.world.scale),
+        "obs": observation_loss(out, rows.obs, len(spec.obs_shape), spec.num_binary, nets.world.scale, coef),
         "reward": two_hot_loss(nets.model(params, "reward", feature), rows.reward, nets.bins),
         "cont": bit_loss(nets.model(params, "cont", feature), alive),
         "dyn": jnp.maximum(kl, config.free_nats),

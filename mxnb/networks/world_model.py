@@ -178,17 +178,19 @@ class WorldModel(nn.Module):
         return self.mask_net(feature)
 
 
-def observation_loss(out: Any, obs: Any, obs_ndim: int, num_binary: int, scale: float = 1.0) -> Float[Array, "*L"]:
+def observation_loss(
+    out: Any, obs: Any, obs_ndim: int, num_binary: int, scale: float = 1.0, coef: float = 1.0
+) -> Float[Array, "*L"]:
     """-ln p(obs) of decoded observations, up to constants, summed over each observation's entries.
 
-    Bits: binary cross entropy. Numbers: (prediction - symlog(scale obs))^2. Pictures: (sigmoid(out) - obs)^2, 0 to 1.
+    Bits: binary cross entropy. Numbers: coef (prediction - symlog(scale obs))^2. Pictures: (sigmoid(out) - obs)^2.
     """
     leading = obs.shape[: obs.ndim - obs_ndim]
     if obs_ndim == 3 and not num_binary:
         return jnp.square(nn.sigmoid(out) - as_unit(obs)).reshape(*leading, -1).sum(-1)
     out, obs = out.reshape(*leading, -1), obs.reshape(*leading, -1).astype(jnp.float32)
     bits = bit_loss(out[..., :num_binary], obs[..., :num_binary]).sum(-1)
-    return bits + jnp.square(out[..., num_binary:] - symlog(scale * obs[..., num_binary:])).sum(-1)
+    return bits + coef * jnp.square(out[..., num_binary:] - symlog(scale * obs[..., num_binary:])).sum(-1)
 
 
 def bit_loss(logit: Float[Array, "*L"], target: Float[Array, "*L"]) -> Float[Array, "*L"]:

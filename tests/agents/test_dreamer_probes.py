@@ -19,6 +19,7 @@ from mxnb.envs import probes
 from mxnb.envs.api import Env, Spec
 from mxnb.evaluate import Policy, evaluate
 
+CHAIN: dict[str, Any] = {}
 SIZES: dict[str, Any] = DREAMER_SIZES | {
     "num_envs": 8,
     "batch_size": 8,
@@ -60,6 +61,23 @@ def lottery() -> Env:
     return Env(Spec("lottery-v0", (1,), num_actions=2), lambda key: (jnp.zeros(1), jnp.zeros(())), step)
 
 
+def delayed(steps: int = 10) -> Env:
+    """The first action pays 1 or -1, `steps` steps later; the observation shows the time and what was chosen."""
+
+    def look(t: Any, sign: Any) -> Any:
+        return jnp.stack([t / steps, sign])
+
+    def step(key: Any, state: Any, action: Any) -> Any:
+        t, sign = state
+        sign = jnp.where(t == 0, 2.0 * action - 1.0, sign)
+        t = t + 1
+        over = t > steps
+        return look(t, sign), (t, sign), jnp.where(over, sign, 0.0), over, jnp.zeros((), bool), {}
+
+    start = jnp.float32(0), jnp.float32(0)
+    return Env(Spec("delayed-v0", (2,), num_actions=2), lambda key: (look(*start), start), step)
+
+
 def first_value(agent: Any, policy: Any, obs: Any) -> float:
     memory = agent.memory(policy)
     return float(agent.act(policy, obs, None, memory, None)[2]["value"])
@@ -82,6 +100,30 @@ def test_it_remembers_what_it_saw() -> None:
         return agent.act(params, obs, mask, agent.memory(params), key)
 
     assert abs(played(replace(agent, act=forgetful), env, policy)) < 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.learn
+def test_a_chain_of_five_is_remembered() -> None:
+    """bsuite's MemoryChain: what the first of seven rows showed must be said in the last one."""
+    env = make("MemoryChain-bsuite")
+    agent, policy = trained(env, 30_000, **CHAIN)
+    assert played(agent, env, policy) >= 0.8
+
+    def forgetful(params: Any, obs: Any, mask: Any, memory: Any, key: Any) -> Any:
+        return agent.act(params, obs, mask, agent.memory(params), key)
+
+    assert abs(played(replace(agent, act=forgetful), env, policy)) < 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.learn
+def test_a_choice_is_credited_beyond_the_horizon_of_a_dream() -> None:
+    """The reward comes 11 steps after the choice and dreams are 8 long: only the critic can carry it back."""
+    env = delayed()
+    agent, policy = trained(env, 30_000)
+    assert agent.config.horizon == 8
+    assert played(agent, env, policy) >= 0.9
 
 
 @pytest.mark.learn

@@ -14,6 +14,7 @@ import pytest
 from craftax.craftax_env import make_craftax_env_from_name
 
 from mxnb.build import make
+from mxnb.envs.craftax import CAUSES
 from mxnb.evaluate import evaluate, random_policy
 from mxnb.kernels.lives import renewal_gain
 
@@ -28,6 +29,16 @@ def test_random_return_is_the_frozen_one(name: str, use_mask: bool) -> None:
     error = math.hypot(seen["return_standard_error"], frozen["return_standard_error"])
     assert abs(seen["return"] - frozen["return"]) < 4 * error
     assert seen["return_standard_error"] < 0.4  # tight enough to tell the two baselines apart
+
+
+def test_a_life_pays_its_achievements_and_loses_its_health() -> None:
+    """Health begins at 9 and counts a tenth a point: who dies has lost 0.9, whatever happened in between."""
+    seen = evaluate(random_policy(ENV.spec), ENV, 64, jax.random.key(7))
+    unlocked = np.stack([x for name, x in seen.info.items() if name not in CAUSES])
+    assert len(unlocked) == 22 and set(np.unique(unlocked)) <= {0.0, 1.0}
+    died = np.asarray(seen.terminated)
+    assert died.sum() > 32
+    np.testing.assert_allclose(seen.returns[died], unlocked.sum(0)[died] - 0.9, atol=1e-4)
 
 
 def test_survival_of_random_play_is_that_of_a_plain_simulation() -> None:
