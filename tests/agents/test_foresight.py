@@ -116,7 +116,7 @@ def test_an_untrained_model_knows_nothing_and_is_told_so() -> None:
     rows = held_out(config, env, params, jax.random.key(0), num_envs=8, steps=200)
     found = judge_model(config, env, params, rows, jax.random.key(1))
     assert found["rows"] == 1600 and found["reward_auc"] == found["reward_before_auc"] == 0.5
-    assert found["reward_share"] == 0 and found["kl"] >= 0
+    assert found["reward_share"] == 0 == found["reward_before_share"] and found["kl"] >= 0
     assert found["bits_model_1"] > found["bits_marginal_1"] - 0.1
     told = expect(config, env, params, rows, jax.random.key(1))
     assert told.reward.shape == (200, 8) and told.reached.shape == (196, 8) and (told.value == 0).all()
@@ -133,6 +133,7 @@ def test_a_trained_model_knows_a_counter() -> None:
     found = judge_model(config, env, params, rows, jax.random.key(1))
     assert found["reward_before_auc"] > 0.85 and found["cont_auc"] > 0.95
     assert 0.8 < found["reward_share"] < 1.25
+    assert 0.8 < found["reward_before_share"] < 1.25
     assert found["cont_before_auc"] > 0.8
     assert found["dream_rank"] > 0.8 and 0.5 < found["dream_slope"] < 2
 
