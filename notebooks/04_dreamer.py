@@ -310,7 +310,7 @@ else:
 # %% [markdown]
 # One dream proves little. Over all windows: how many nats the real bits cost under the mean of 16 dreams, beside two simple
 # predictors. One knows how often each bit is set and nothing else; the other repeats the last observation seen, and knows
-# how often bits flip. Lower is better. A model below both foresees *this* place; one below the first alone dreams of a
+# how often each bit then flips. Lower is better. A model below both foresees *this* place; one below the first alone dreams of a
 # likely place; one above it is sure of things that do not come.
 
 # %%
@@ -492,7 +492,8 @@ if any("/" not in name for name in rates[0]):
 # ## What the train ratio buys
 #
 # `train_ratio` says how many rows are replayed for each step of the game. The same agent with a quarter of it takes
-# `compare_timesteps` steps too, and learns a quarter as often. Both models are judged on the same rows.
+# `compare_timesteps` steps too, and learns a quarter as often. Both models are judged on the same fresh episodes, half of
+# them played by each policy: a model knows best what its own policy does.
 
 # %%
 least = p.config.prefill_ticks * p.config.num_envs
@@ -505,19 +506,31 @@ if lazy_side.status != "done":
 
 # %%
 lazy_policy = mxnb.load_policy(lazy_side.run_dir)
-lazy_judged = foresight.judge_model(lazy, env, lazy_policy.params["params"], rows, jax.random.key(p.seed + 1))
+models = {"lazy": (lazy, lazy_policy.params["params"]), "full": (p.config, params)}
+halves = [
+    foresight.held_out(config, env, weights, jax.random.key(p.seed + 200), num_envs=16, steps=512)
+    for config, weights in models.values()
+]
+shared = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *halves)
+numbers = {
+    name: foresight.judge_model(config, env, weights, shared, jax.random.key(p.seed + 1))
+    for name, (config, weights) in models.items()
+}
 lazy_played = evaluate(lazy_policy, env, 128, jax.random.key(p.seed + 7))
 print(
     f"{'ratio':>5} {'gradient steps':>15} {'minutes':>8} {'return':>7} {'95 % interval':>15} {'reward AUC, ahead':>18}"
 )
-trained = (lazy, lazy_side, lazy_played, lazy_judged), (p.config, result, played["Dreamer"], judged)
-for config, run, episodes, numbers in trained:
+trained = (
+    (lazy, lazy_side, lazy_played, numbers["lazy"]),
+    (p.config, result, played["Dreamer"], numbers["full"]),
+)
+for config, run, episodes, found in trained:
     r, count = episodes.report()["return"], config.num_updates * config.cadence[1]
     minutes = json.loads((run.run_dir / "result.json").read_text())["wall_seconds"] / 60
     interval = f"{r['low']:.2f} - {r['high']:.2f}"
     print(
         f"{config.train_ratio:>5} {count:>15,} {minutes:>8.1f} {r['mean']:7.2f} {interval:>15} "
-        f"{numbers['reward_before_auc']:>18.3f}"
+        f"{found['reward_before_auc']:>18.3f}"
     )
 
 # %% [markdown]

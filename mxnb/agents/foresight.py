@@ -112,18 +112,18 @@ def open_loop(
 def nats_of_bits(told: Foresight, num_binary: int, rows: Row) -> dict[str, Any]:
     """Mean nats for an observation's bits at each horizon: the model's and those of two simple predictors.
 
-    marginal: every bit at its share in `rows`. repeat: the last observation seen, each bit flipped with the chance that
-    bits did flip at that horizon, which is the best such predictor.
+    marginal: every bit at its share in `rows`. repeat: from the last observation seen, each bit set as often as that
+    very bit was, in these windows at that horizon, where it had been as it was. Both know the answers' own shares.
     """
     flat = lambda x: np.asarray(x, np.float64).reshape(*x.shape[:2], -1)[..., :num_binary]
     truth, last = flat(told.truth.obs), flat(told.last[None])
     share = np.clip(flat(rows.obs).mean((0, 1)), 1e-4, 1 - 1e-4)
-    flips = np.clip((truth != last).mean((1, 2)), 1e-6, 1 - 1e-6)
-    marginal = -(truth * np.log(share) + (1 - truth) * np.log(1 - share)).sum(-1).mean(-1)
-    repeat = -num_binary * (flips * np.log(flips) + (1 - flips) * np.log(1 - flips))
+    nats = lambda chance: -(truth * np.log(chance) + (1 - truth) * np.log(1 - chance)).sum(-1).mean(-1)
+    # Half a case is added to both sides, so that what never happened in these windows is not held impossible.
+    after = lambda was: ((truth * was).sum(1, keepdims=True) + 0.5) / (was.sum(1, keepdims=True) + 1.0)
+    repeat = np.where(last > 0.5, after(last), after(1 - last))
     chance = np.clip(flat(told.mean), 1e-6, 1 - 1e-6)
-    model = -(truth * np.log(chance) + (1 - truth) * np.log(1 - chance)).sum(-1).mean(-1)
-    return {"model": model, "marginal": marginal, "repeat": repeat}
+    return {"model": nats(chance), "marginal": nats(share), "repeat": nats(repeat)}
 
 
 class Expected(NamedTuple):

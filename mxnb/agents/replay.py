@@ -61,7 +61,7 @@ def row_bytes(spec: Spec, has_mask: bool = False) -> int:
 
 
 def store(spec: Spec, row: Row) -> UInt8[Array, "*L bytes"]:
-    """Rows as bytes. Numbers beside bits become float16, which Craftax makes them of.
+    """Rows as bytes. Numbers beside bits become float16: Craftax's counts are, its light level is rounded.
 
     One array, so that a step writes once and a batch is gathered once.
     """

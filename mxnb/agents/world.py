@@ -243,10 +243,11 @@ def critic_loss(config: Any, nets: Nets, logits: Any, returns: Any, slow_value: 
 
 
 def replay_value_loss(config: Any, nets: Nets, params: Any, slow: Any, rows: Row, feature: Any, boot: Any) -> Any:
-    """The critic's loss on rows [K, B] that were really seen; gradients to the critic alone.
+    """The critic's loss on rows [K, B] that were really seen, with features [K, B, F]; gradients to the critic alone.
 
     boot [K, B]: the return imagined from each row. Row t's target is `replay_returns`; last rows have no future of
-    their own and do not count.
+    their own and do not count. (DreamerV3 lets this loss move the world model too. Here that made
+    the policy worse on Craftax-Classic after 10,000 steps, in each of two seeds.)
     """
     streams = jax.vmap(
         lambda *row: replay_returns(*row, discount=config.discount, lambda_=config.lambda_), in_axes=1, out_axes=1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import jax
 
 SHARE = 0.7  # of the device's usable memory that a run is planned to stay under
+_SMALLER = "use a smaller preset, or fewer environments"
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 _PARTS = {"policy": "parameters", "slow": "parameters", "opt_state": "optimiser", "envs": "environments"}
 
@@ -41,11 +43,20 @@ def check_memory(agent: Any) -> None:
         return
     told = ", ".join(f"{name} {size(n)}" for name, n in found.items())
     replay, rows = found.get("replay", 0), getattr(agent.config, "replay_size", 0)
-    fits = int(rows * (usable - total + replay) / replay) if replay and rows else 0
-    mend = f"use replay_size = {fits} or less" if fits > 0 else "use a smaller preset, or fewer environments"
+    fits = max(0, int(rows * (usable - total + replay) / replay)) if replay and rows else 0
+    mend = f"use replay_size = {fits} or less" if fits and _allowed(agent.config, fits) else _SMALLER
     raise ValueError(
         f"this run's state takes {size(total)} ({told}), and {SHARE:.0%} of this device are {size(usable)}; {mend}"
     )
+
+
+def _allowed(config: Any, replay_size: int) -> bool:
+    """Whether the configuration would be accepted with that replay."""
+    try:
+        replace(config, replay_size=replay_size).resolve()
+    except ValueError:
+        return False
+    return True
 
 
 def words(agent: Any, program: Any) -> str:

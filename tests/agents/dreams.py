@@ -12,11 +12,13 @@ from tiny import DREAMER_SIZES, masked
 
 from mxnb.agents import dreamer as dreamer_module
 from mxnb.agents import world as world_module
+from mxnb.agents.on_policy import choose
 from mxnb.agents.replay import Row, load
 from mxnb.envs.api import Env, Spec
 from mxnb.envs.vector import vectorise
 from mxnb.kernels import imagined as imagined_module
 from mxnb.kernels.symlog import two_hot
+from mxnb.networks.rssm import sample_latent
 
 LENGTH = 3  # steps of a counter's episode
 
@@ -164,7 +166,7 @@ def the_model_is_asked_for_what_arrived(world: Any = world_module) -> None:
     nats = -np.where(obs[..., :bits] > 0, np.log(q), np.log(1 - q)).sum(-1)
     tens = 10 * obs[..., bits:]
     rest = (out[..., bits:] - np.sign(tens) * np.log1p(np.abs(tens))) ** 2
-    np.testing.assert_allclose(metrics["obs_loss"], (nats + rest.sum(-1)).mean(), rtol=1e-4)
+    np.testing.assert_allclose(metrics["obs_loss"], (nats + config.number_coef * rest.sum(-1)).mean(), rtol=1e-4)
     legal = 1 / (1 + np.exp(-ask("legal")))
     nats = -np.where(rows.mask, np.log(legal), np.log(1 - legal)).sum(-1) * ~np.asarray(rows.is_last)
     np.testing.assert_allclose(metrics["mask_loss"], nats.mean(), rtol=1e-4)
@@ -207,6 +209,61 @@ def a_dream(world: Any, **more: Any) -> Any:
 def observed(env: Env, nets: Any) -> Any:
     rows = some_rows(env)
     return rows.obs, rows.action, rows.is_first, jax.random.uniform(jax.random.key(5), (6, 4, nets.world.stoch))
+
+
+def a_dream_follows_its_actions(world: Any = world_module) -> None:
+    """State k + 1 is reached from state k by action k, which the policy drew at state k; state 0 is where it starts."""
+    config, nets, params, dream = a_dream(world)
+    h, z, _ = world.observe(nets, params, *observed(masked(), nets))
+    flat = lambda x: x.reshape(-1, x.shape[-1])
+    np.testing.assert_allclose(dream.h[0], flat(h), rtol=1e-5)
+    np.testing.assert_allclose(dream.z[0], flat(z), rtol=1e-5)
+    draw_key, action_key = jax.random.split(jax.random.key(9))
+    draws = jax.random.uniform(draw_key, (config.horizon, dream.h.shape[1], nets.world.stoch))
+    for k, key in enumerate(jax.random.split(action_key, config.horizon)):
+        head = nets.head(params, dream.feature[k])
+        np.testing.assert_array_equal(dream.action[k], choose(nets.spec, key, head, None))
+        after = nets.model(params, "core", dream.h[k], dream.z[k], nets.coded(dream.action[k]))
+        np.testing.assert_allclose(dream.h[k + 1], after, rtol=1e-4, atol=1e-6)
+        latent = sample_latent(nets.model(params, "prior", dream.h[k + 1]), draws[k])
+        np.testing.assert_allclose(dream.z[k + 1], latent, atol=1e-5)
+
+
+def replayed_rows_meet_their_own_dreams(module: Any = dreamer_module) -> None:
+    """The whole loss put together row by row: what was dreamt from a row bootstraps the row before it."""
+    env, near, batch, length = masked(), 3, 4, 8
+    config = small(module, starts=near * batch)
+    nets, params = nets_of(config, env, module)
+    slow, rows = shaken(params["critic"]), some_rows(env, length, batch)
+    spread = imagined_module.Spread(jnp.float32(-2.0), jnp.float32(5.0))
+    key = jax.random.key(4)
+    loss, (_, metrics) = module.total_loss(config, nets, params, slow, spread, rows, key)
+    draw_key, dream_key, start_key = jax.random.split(key, 3)
+    draws = jax.random.uniform(draw_key, (length, batch, nets.world.stoch))
+    model, (h, z), _ = world_module.world_loss(config, nets, params, rows, draws)
+    first = int(jax.random.randint(start_key, (), 0, length - near + 1))
+    assert first > 0, "another key: an offset of 0 would hide a wrong one"
+    starts = [(t, b) for t in range(first, first + near) for b in range(batch)]
+    begin = lambda x: jnp.stack([x[t, b] for t, b in starts])
+    dream = world_module.imagine(config, nets, params, begin(h), begin(z), dream_key)
+    imagined, returns, _, _ = world_module.dream_loss(config, nets, params, slow, spread, dream)
+    boot = {start: returns[0, i] for i, start in enumerate(starts)}
+    total = 0.0
+    for b in range(batch):
+        own = [(t, b) for t in range(first, first + near)]
+        column = lambda x, own=own: jnp.stack([x[t, b] for t, b in own])
+        futures = jnp.stack([boot[start] for start in own])
+        seen = (column(rows.reward), column(rows.is_terminal), column(rows.is_last), futures)
+        targets = imagined_module.replay_returns(*seen, discount=config.discount, lambda_=config.lambda_)
+        for (t, _), target in zip(own[:-1], targets, strict=True):
+            feature = jnp.concatenate([h[t, b], z[t, b]], -1)
+            log_p = jax.nn.log_softmax(nets.judge(params["critic"], feature)[0])
+            calm = nets.judge(slow, feature)[1]
+            cost = -((two_hot(target, nets.bins) + two_hot(calm, nets.bins)) * log_p).sum()
+            total += float(cost) * (1.0 - float(rows.is_last[t, b]))
+    np.testing.assert_allclose(metrics["replay_value_loss"], total / ((near - 1) * batch), rtol=1e-3)
+    whole = model + imagined + config.replay_value_coef * metrics["replay_value_loss"]
+    np.testing.assert_allclose(loss, whole, rtol=1e-4)
 
 
 def the_policy_is_scored_where_it_chose(world: Any = world_module) -> None:

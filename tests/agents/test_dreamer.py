@@ -31,6 +31,8 @@ CHECKS: tuple[Callable[..., None], ...] = (
     dreams.nothing_passes_a_reset,
     dreams.the_model_is_asked_for_what_arrived,
     dreams.each_divergence_teaches_its_own_side,
+    dreams.a_dream_follows_its_actions,
+    dreams.replayed_rows_meet_their_own_dreams,
     dreams.the_policy_is_scored_where_it_chose,
     dreams.each_loss_teaches_its_own_network,
     dreams.last_rows_teach_the_critic_nothing,
@@ -116,6 +118,24 @@ MUTANTS = {
         "jnp.maximum(1.0, spread.high - spread.low)",
         "spread.high - spread.low",
         "small_returns_stay_small",
+    ),
+    "a dream told one state late": (
+        WORLD,
+        "return (after, following), (h, z, action, mask)",
+        "return (after, following), (after, following, action, mask)",
+        "a_dream_follows_its_actions",
+    ),
+    "rows that meet other rows' dreams": (
+        DREAMER,
+        "boot = returns[0].reshape(near, batch)",
+        "boot = returns[0].reshape(batch, near).T",
+        "replayed_rows_meet_their_own_dreams",
+    ),
+    "rewards of other rows than the states": (
+        DREAMER,
+        "rows, (h, z) = cut(rows), world.sg(cut(states))",
+        "rows, (h, z) = jax.tree.map(lambda x: x[:near], rows), world.sg(cut(states))",
+        "replayed_rows_meet_their_own_dreams",
     ),
     "the policy scored where its action led": (
         WORLD,
@@ -230,6 +250,7 @@ def test_steps_and_updates_are_counted() -> None:
         ({"warmup_steps": -1}, "warmup_steps is -1; use 0 or more"),
         ({"discount": 0.0}, "discount is 0, so nothing beyond a step counts"),
         ({"number_scale": 0.0}, "number_scale is 0.0; use more than 0"),
+        ({"bin_limit": 0.0}, "bin_limit is 0.0; use 6 for returns up to 402"),
     ],
 )
 def test_sizes_that_do_not_fit(wrong: dict[str, Any], words: str) -> None:
@@ -328,12 +349,38 @@ def test_pictures_too_small_for_a_convolution_are_refused() -> None:
         dreamer(small(), pictures((2, 9)))
 
 
+def test_the_slow_critic_follows_after_each_gradient_step() -> None:
+    """slow_decay of itself and the rest of the critic as it is after the step."""
+    agent = dreamer(small(slow_decay=0.9, warmup_steps=0), masked())
+    assert agent.config.cadence == (1, 1)
+    state = agent.init(jax.random.key(0))
+    after, _ = jax.jit(agent.step)(state)
+    critic = after.policy["params"]["critic"]
+    moved = max(float(abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (critic, state.slow)), strict=True))
+    assert moved > 1e-4
+    followed = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, state.slow, critic)
+    for a, b in zip(*map(jax.tree.leaves, (after.slow, followed)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8)
+
+
 def test_a_warm_start_judges_slowly_by_the_same_critic() -> None:
     agent = dreamer(small(), masked())
     state = agent.init(jax.random.key(0))
     policy = dreams.shaken(state.policy)
     begun = agent.begun(state.replace(policy=policy))
     assert_same_bits(begun.slow, policy["params"]["critic"])
+
+
+def test_a_checkpoint_of_another_size_is_refused_by_name(tmp_path: Path) -> None:
+    brief = {"total_timesteps": 64 + 4 * 2}
+    mxnb.fit(dreamer(small(**brief), masked()), tmp_path / "a")
+    for other in ({"deter": 32}, {"replay_size": 400}, {"save_replay": False}):
+        (name,) = other
+        with pytest.raises(ValueError, match=rf"holds a run of another configuration:\n.*{name}"):
+            mxnb.fit(dreamer(small(**brief, **other), masked()), tmp_path / "a")
+    wide = dreamer(small(**brief, deter=32), masked())
+    with pytest.raises(ValueError, match="shape"):
+        mxnb.fit(wide, tmp_path / "b", init_from=tmp_path / "a")
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:

@@ -80,6 +80,16 @@ def delayed(steps: int = 10) -> Env:
     return Env(Spec("delayed-v0", (2,), num_actions=2), lambda key: (look(*start), start), step)
 
 
+def coin() -> Env:
+    """Five steps, each of which pays 1 or -1 by chance, whatever is done."""
+
+    def step(key: Any, t: Any, action: Any) -> Any:
+        pay = jnp.where(jax.random.bernoulli(key), 1.0, -1.0)
+        return jnp.ones(1), t + 1, pay, t + 1 >= 5, jnp.zeros((), bool), {}
+
+    return Env(Spec("coin-v0", (1,), num_actions=2), lambda key: (jnp.ones(1), jnp.int32(0)), step)
+
+
 def first_value(agent: Any, policy: Any, obs: Any) -> float:
     memory = agent.memory(policy)
     return float(agent.act(policy, obs, None, memory, None)[2]["value"])
@@ -142,7 +152,7 @@ def test_a_chance_is_expected_at_its_mean() -> None:
     rows = foresight.held_out(agent.config, env, policy["params"], jax.random.key(3), num_envs=32, steps=100)
     told = foresight.expect(agent.config, env, policy["params"], rows, jax.random.key(4))
     last = np.asarray(rows.is_last)
-    assert abs(told.reward[last].mean() - 3.0) < 0.4
+    assert abs(told.reward[last].mean() - 3.0) < 0.3
     assert abs(told.reward[~last].mean()) < 0.3
 
 
@@ -161,9 +171,9 @@ def test_a_time_limit_is_worth_its_future_and_a_death_nothing() -> None:
 
 @pytest.mark.learn
 def test_where_actions_do_not_matter_it_stays_curious() -> None:
-    """Its entropy stays above 80 % of ln 2; measured: 0.648 of 0.693."""
-    agent, policy = trained(timed(5, reward=1.0), 8000)
-    entropy = float(agent.act(policy, jnp.ones(2), None, agent.memory(policy), None)[2]["entropy"])
+    """Rewards are noise: its entropy stays above 80 % of ln 2 after 10,000 steps."""
+    agent, policy = trained(coin(), 10_000)
+    entropy = float(agent.act(policy, jnp.ones(1), None, agent.memory(policy), None)[2]["entropy"])
     assert entropy > 0.8 * np.log(2)
 
 

@@ -52,6 +52,17 @@ def test_where_no_replay_would_fit_a_smaller_preset_is_named(monkeypatch: pytest
             memory.check_memory(agent)
 
 
+def test_a_replay_that_would_fit_and_be_too_small_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 rows would fit, and a sequence of each environment takes 32."""
+    agent = small(replay_size=400_000)
+    found = memory.parts(agent)
+    rest = sum(found.values()) - found["replay"]
+    room = rest + 20 * found["replay"] / 400_000
+    monkeypatch.setattr(memory, "device_bytes", lambda: room / memory.SHARE)
+    with pytest.raises(ValueError, match="use a smaller preset, or fewer environments"):
+        memory.check_memory(agent)
+
+
 def test_the_machine_has_memory() -> None:
     assert memory.device_bytes() > 100e6
     assert [memory.size(n) for n in (12, 3400, 5.6e6, 7.89e9)] == ["12 bytes", "3.4 kB", "5.6 MB", "7.89 GB"]
