@@ -26,7 +26,6 @@ _SMALL = {
     "units": 128,
     "num_layers": 2,
     "num_bins": 63,
-    "bin_limit": 6.0,
     "lr": 1e-3,
     "warmup_steps": 50,
 }

@@ -100,7 +100,7 @@ def networks(config: DreamerConfig, spec: Spec) -> Nets:
     )
     actor = MLP(config.units, config.num_layers, width * (2 if head["gaussian"] else 1), 0.01)
     critic = MLP(config.units, config.num_layers, config.num_bins, 0.0)
-    return Nets(model, actor, critic, spec, make_bins(config.num_bins, config.bin_limit))
+    return Nets(model, actor, critic, spec, make_bins(config.num_bins))
 
 
 def first_params(nets: Nets, key: Any) -> Any:

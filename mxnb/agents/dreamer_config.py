@@ -47,8 +47,6 @@ class DreamerConfig:
     """Layers of encoder, decoder, actor and critic; the heads of reward and continue have one."""
     num_bins: int = 255
     """Bins of rewards and values; odd."""
-    bin_limit: float = 20.0
-    """The outer bins, in symlog's units: 6 is a return of 402, 20 one of 485 million."""
     depth: int = 16
     """Channels of a picture's first convolution."""
     number_scale: float = 10.0
@@ -158,8 +156,6 @@ def _problems(config: DreamerConfig) -> list[str]:
     problems += [f"{n} is {getattr(c, n)}; use 0 to 1" for n in unit if not 0 <= getattr(c, n) <= 1]
     if c.lr <= 0:
         problems.append(f"lr is {c.lr}; use more than 0 (1e-3 for small networks, 4e-5 for the largest)")
-    if not 0 < c.bin_limit <= 40:
-        problems.append(f"bin_limit is {c.bin_limit}; use 6 for returns up to 402, 20 for any")
     if c.number_scale <= 0:
         problems.append(f"number_scale is {c.number_scale}; use more than 0 (10 for Craftax's tenths)")
     if c.clip <= 0:

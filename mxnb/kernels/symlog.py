@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+LIMIT = 20.0  # of the bins in symlog's units: 485 million
+
 
 def symlog(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """sign(x) ln(1 + |x|): the identity near 0, a logarithm far from it."""
@@ -21,15 +23,14 @@ def symexp(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
     return jnp.sign(x) * jnp.expm1(jnp.abs(x))
 
 
-def make_bins(count: int, limit: float = 20.0) -> Float[Array, "K"]:
-    """`count` bins, symexp of equal steps from -limit to limit; bin i is exactly minus bin count - 1 - i, the middle 0.
+def make_bins(count: int) -> Float[Array, "K"]:
+    """`count` bins, symexp of equal steps from -20 to 20; bin i is exactly minus bin count - 1 - i, the middle is 0.
 
-    limit is in symlog's units: 20 reaches 485 million, 6 reaches 402. Few bins over a wide range are far apart, and a
-    trace of probability on the outer ones moves the mean. Raises ValueError unless count is odd and at least 3.
+    Raises ValueError unless count is odd and at least 3.
     """
     if count < 3 or count % 2 == 0:
         raise ValueError(f"{count} bins have no middle or no sides; use an odd number of at least 3 (255 is usual)")
-    half = np.expm1(np.linspace(0.0, limit, count // 2 + 1)).astype(np.float32)
+    half = np.expm1(np.linspace(0.0, LIMIT, count // 2 + 1)).astype(np.float32)
     return jnp.asarray(np.concatenate([-half[:0:-1], half]))
 
 

@@ -250,7 +250,6 @@ def test_steps_and_updates_are_counted() -> None:
         ({"warmup_steps": -1}, "warmup_steps is -1; use 0 or more"),
         ({"discount": 0.0}, "discount is 0, so nothing beyond a step counts"),
         ({"number_scale": 0.0}, "number_scale is 0.0; use more than 0"),
-        ({"bin_limit": 0.0}, "bin_limit is 0.0; use 6 for returns up to 402"),
     ],
 )
 def test_sizes_that_do_not_fit(wrong: dict[str, Any], words: str) -> None:

@@ -28,13 +28,6 @@ def test_bins_are_exactly_symmetric_and_rise(count: int) -> None:
     np.testing.assert_allclose(np.diff(np.sign(bins) * np.log1p(np.abs(bins))), 40 / (count - 1), rtol=1e-4)
 
 
-def test_a_smaller_limit_puts_the_bins_closer() -> None:
-    bins = np.asarray(make_bins(63, 6.0))
-    assert bins[-1] == pytest.approx(np.expm1(6.0)) and bins[31] == 0.0
-    assert bins[32] == pytest.approx(np.expm1(6.0 / 31), rel=1e-5)
-    np.testing.assert_array_equal(bins, -bins[::-1])
-
-
 @pytest.mark.parametrize("count", [0, 1, 2, 62])
 def test_bins_need_a_middle(count: int) -> None:
     with pytest.raises(ValueError, match="use an odd number of at least 3"):
