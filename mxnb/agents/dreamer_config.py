@@ -78,7 +78,7 @@ class DreamerConfig:
     slow_coef: float = 1.0
     """Weight of staying near the slow critic."""
     save_replay: bool = True
-    """Whether checkpoints hold the replay; without it a resumed run lets its policy fill a new one first."""
+    """Whether checkpoints hold the replay; without it a resumed run lets its policy fill a new one first, uncounted."""
     use_mask: bool = False
     """Whether the policy sees the environment's action mask while playing, and learns to foresee it in imagination."""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
