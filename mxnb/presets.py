@@ -233,13 +233,13 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "num_envs": 8,
             "batch_size": 16,
             "num_steps": 32,
-            "train_ratio": 64,
+            "train_ratio": 16,
             "starts": 128,
-            "total_timesteps": 60_000,
-            "compare_timesteps": 60_000,
-            "replay_size": 60_000,
+            "total_timesteps": 200_000,
+            "compare_timesteps": 200_000,
+            "replay_size": 200_000,
             "ent_coef": 3e-3,
-            "expect": "training takes 4 to 7 minutes on Craftax-Classic and 2 CPU cores (measured); 50 MB of disk",
+            "expect": "training takes 7 to 10 minutes on Craftax-Classic and 2 CPU cores (measured); 300 MB of disk",
         },
         "colab_t4": _T4
         | {
