@@ -11,11 +11,12 @@ from typing import Any
 NAMES = ("smoke", "cpu", "colab_t4", "colab_t4_small", "gpu", "tpu")
 """Every agent has exactly these; "auto" chooses among them."""
 
-# compare_timesteps belongs to notebooks 02 and 03: the budget of what they compare with.
+# compare_timesteps belongs to notebooks 02 to 04: the budget of what they compare with.
 _SMOKE = "training takes seconds once compiled and learns nothing: a test that all runs; 10 MB of disk"
 _UNKNOWN = "not measured yet; up to 500 MB of disk"
 _LOOK = "takes a few minutes the first time and trains nothing"
-_LARGE = "not measured yet; up to 1.5 GB of disk, most of it the replay in 4 checkpoints"
+_LARGE = "not measured yet; up to 2 GB of disk, most of it the replay in 3 checkpoints"
+_LARGEST = "not measured yet; up to 5 GB of disk, most of it 3 checkpoints"
 # Dreamer's sizes: the world model's, then how much is replayed.
 _SMALL = {
     "deter": 256,
@@ -64,7 +65,7 @@ _SIZE12M = _T4 | {
     "total_timesteps": 1_000_000,
     "compare_timesteps": 1_000_000,
     "replay_size": 1_000_000,
-    "expect": _LARGE,
+    "expect": _LARGEST,
 }
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # Not an agent: what notebook 01 looks at.
@@ -239,7 +240,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "compare_timesteps": 200_000,
             "replay_size": 200_000,
             "ent_coef": 3e-3,
-            "expect": "training takes 7 to 10 minutes on Craftax-Classic and 2 CPU cores (measured); 300 MB of disk",
+            "expect": "training takes 7 to 10 minutes on Craftax-Classic and 2 CPU cores (measured); 100 MB of disk",
         },
         "colab_t4": _T4
         | {

@@ -54,7 +54,7 @@ SURPRISED = Health(
     -1e-3,
     30.0,
     "the world model is surprised by every step: what it expects says little about what comes",
-    "train longer or raise train_ratio; if it stays, lower lr",
+    "train longer; if it stays, lower lr",
 )
 
 

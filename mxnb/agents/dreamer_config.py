@@ -52,7 +52,7 @@ class DreamerConfig:
     number_scale: float = 10.0
     """What numbers beside bits are multiplied by: Craftax gives counts in tenths, too small to be learned."""
     number_coef: float = 10.0
-    """Weight of their squared errors beside the bits' nats; at 1, health is too small a part of the loss to be seen."""
+    """Weight of those numbers' squared errors beside the bits' nats; at 1, Craftax's health is hardly learned."""
     lr: float = 2e-4
     """LaProp's step size."""
     warmup_steps: int = 500

@@ -39,7 +39,7 @@ _PANELS = (
 _MODEL_PANELS = (  # of runs that learn a world model and have no policy of a moment before
     _PANELS[0],
     _Panel("train/entropy_frac", "Policy entropy", "share of ln(available actions)", 0.05, False, 1.0),
-    _Panel("train/obs_loss", "Loss of observations", "nats or squares a row"),
+    _Panel("train/obs_loss", "Loss of observations", "nats and squares a row"),
     _Panel("train/kl", "Surprise", "KL to what was expected (nats)"),
 )
 _POINTS = 600  # more cannot be seen, and make drawing slow

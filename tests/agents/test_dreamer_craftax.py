@@ -56,7 +56,10 @@ def test_open_loop_foresees_better_than_the_shares_of_the_bits() -> None:
 
 
 def test_rewards_are_foreseen() -> None:
-    """C2: a model that knows rewards only after having seen them fails the second line."""
+    """C2: a model that knows rewards only after having seen them fails the second line.
+
+    The mean expected one step ahead is 0.34 to 0.52 of the real one, below the 0.7 that one would like: not asserted.
+    """
     judged = trained().judged
     assert judged["reward_auc"] >= 0.8
     assert judged["reward_before_auc"] >= 0.7
@@ -74,7 +77,7 @@ def test_latents_say_something_and_not_everything() -> None:
     """C4: the clipped share is of rows whose divergence is below the free nat."""
     judged = trained().judged
     assert 1.0 < judged["kl"] < 30.0
-    assert judged["posterior_entropy"] > 0.0
+    assert 0.02 < judged["posterior_entropy"] / (CONFIG.stoch * np.log(CONFIG.classes)) < 0.9
     assert 1.0 - judged["free_share"] > 0.2
 
 
@@ -99,7 +102,7 @@ def test_losses_fall() -> None:
 
 
 def test_10_000_steps_beat_chance() -> None:
-    """C7: one-sided Mann-Whitney at p < 0.01, in two of three seeds. Measured: 0.3 to 0.9 more than random play."""
+    """C7: one-sided Mann-Whitney at p < 0.01, in two of three seeds. Measured: about 0.4 more than random play."""
     agent = build(replace(CONFIG, total_timesteps=10_000, train_ratio=64))[0]
     chance = evaluate(random_policy(ENV.spec), ENV, EPISODES, jax.random.key(100)).returns
     better = []

@@ -64,7 +64,7 @@ def lottery() -> Env:
 
 
 def delayed(steps: int = 10) -> Env:
-    """The first action pays 1 or -1, `steps` steps later; the observation shows the time and what was chosen."""
+    """The first action decides on 1 or -1, which is paid `steps` + 1 steps on; time and choice are shown."""
 
     def look(t: Any, sign: Any) -> Any:
         return jnp.stack([t / steps, sign])

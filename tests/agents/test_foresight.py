@@ -85,6 +85,16 @@ def test_a_model_that_knows_beats_the_simple_predictors() -> None:
     assert nats_of_bits(sure, 4, rows)["model"][0] < 1e-3
 
 
+def test_repeating_knows_each_bit_and_its_direction() -> None:
+    """Bit 0 goes out in half of the cases and never on, bit 1 never changes: only the first costs anything."""
+    rng = np.random.default_rng(1)
+    last = (rng.random((4000, 2)) < 0.5).astype(np.float32)
+    truth = last * np.stack([rng.random(4000) < 0.5, np.ones(4000)], -1).astype(np.float32)
+    rows = Row(jnp.asarray(truth[None]), *[jnp.zeros((1, 4000))] * 2, *[jnp.zeros((1, 4000), bool)] * 3)
+    told = Foresight(None, jnp.asarray(truth[None]), None, None, rows, jnp.asarray(last))
+    np.testing.assert_allclose(nats_of_bits(told, 2, rows)["repeat"][0], np.log(2) * last[:, 0].mean(), rtol=0.02)
+
+
 def test_foresight_starts_from_what_was_seen_and_follows_the_actions() -> None:
     """Shapes and bounds; other actions change what is foreseen, the same key does not."""
     env, config = masked(limit=30), small()
