@@ -246,8 +246,7 @@ def replay_value_loss(config: Any, nets: Nets, params: Any, slow: Any, rows: Row
     """The critic's loss on rows [K, B] that were really seen, with features [K, B, F]; gradients to the critic alone.
 
     boot [K, B]: the return imagined from each row. Row t's target is `replay_returns`; last rows have no future of
-    their own and do not count. (DreamerV3 lets this loss move the world model too; four short runs on Craftax-Classic
-    ended lower with it, in the mean, than four without.)
+    their own and do not count. (DreamerV3 lets this loss move the world model too.)
     """
     streams = jax.vmap(
         lambda *row: replay_returns(*row, discount=config.discount, lambda_=config.lambda_), in_axes=1, out_axes=1
