@@ -33,18 +33,18 @@ CARTPOLE = {
 COEFS, SEEDS = (0.01, 0.03, 0.1), (0, 1, 2)
 
 
-def write(name: str, **content) -> None:
-    """Writes benchmarks/results/NAME.json with the date, versions and device."""
+def write(what: str, *, file: str = "", **content) -> None:
+    """Writes benchmarks/results/WHAT.json, or `file`.json, with the date, versions and device."""
     import jax
 
     head = {
-        "command": f"python benchmarks/learning.py {name.removesuffix('_learning')}",
+        "command": f"python benchmarks/learning.py {what}",
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
         "versions": versions(),
         "device": device([{"device_kind": jax.devices()[0].device_kind}]),
     }
-    path = HERE / "results" / f"{name}.json"
+    path = HERE / "results" / f"{file or what}.json"
     path.write_text(json.dumps(head | content, indent=1) + "\n")
     print(f"wrote {path.relative_to(ROOT)}")
 
@@ -180,7 +180,8 @@ def dreamer(steps: int = 10_000, ratio: int = 64, episodes: int = 256) -> None:
     better = sum(row["p_value"] < 0.01 for row in rows)
     print(f"better than random at p < 0.01: {better} of {len(rows)} seeds ({'met' if better > 1 else 'NOT met'}: 2)")
     write(
-        "dreamer_learning",
+        "dreamer",
+        file="dreamer_learning",  # dreamer.json holds its speed
         steps=steps,
         train_ratio=ratio,
         random=chance.report(),
