@@ -32,8 +32,6 @@ SIZES: dict[str, Any] = DREAMER_SIZES | {
     "replay_size": 8 * 2000,
     "lr": 1e-3,
 }
-
-
 WIDE = {"deter": 128, "hidden_dim": 64, "stoch": 8, "classes": 8, "blocks": 4, "units": 64, "num_layers": 2}
 
 
@@ -51,6 +49,15 @@ def learned(agent: Any) -> Any:
 def played(agent: Any, env: Env, policy: Any, episodes: int = 200) -> float:
     player = Policy(env.spec, policy, agent.memory, agent.act)
     return float(evaluate(player, env, episodes, jax.random.key(1)).returns.mean())
+
+
+def forgetful(agent: Any) -> Any:
+    """The same agent with its memory cleared before every step."""
+
+    def act(params: Any, obs: Any, mask: Any, memory: Any, key: Any) -> Any:
+        return agent.act(params, obs, mask, agent.memory(params), key)
+
+    return replace(agent, act=act)
 
 
 def lottery() -> Env:
@@ -106,11 +113,7 @@ def test_it_remembers_what_it_saw() -> None:
     more = {"lr": 3e-4, "num_steps": 8, "ent_coef": 3e-3, "prefill": 1024, "replay_size": 8 * 5000}
     agent, policy = trained(env, 30_000, **WIDE | more)
     assert played(agent, env, policy) > 0.75
-
-    def forgetful(params: Any, obs: Any, mask: Any, memory: Any, key: Any) -> Any:
-        return agent.act(params, obs, mask, agent.memory(params), key)
-
-    assert abs(played(replace(agent, act=forgetful), env, policy)) < 0.3
+    assert abs(played(forgetful(agent), env, policy)) < 0.3
 
 
 @pytest.mark.slow
@@ -124,11 +127,7 @@ def test_a_chain_of_five_is_remembered() -> None:
     more = {"batch_size": 16, "train_ratio": 128, "ent_coef": 3e-3, "prefill": 1024, "replay_size": 8 * 5000}
     agent, policy = trained(env, 30_000, **WIDE | more)
     assert played(agent, env, policy) >= 0.8
-
-    def forgetful(params: Any, obs: Any, mask: Any, memory: Any, key: Any) -> Any:
-        return agent.act(params, obs, mask, agent.memory(params), key)
-
-    assert abs(played(replace(agent, act=forgetful), env, policy)) < 0.2
+    assert abs(played(forgetful(agent), env, policy)) < 0.2
 
 
 @pytest.mark.slow
