@@ -129,13 +129,16 @@ for t in range(13):
 # the observation, the reward, and whether the episode goes on. Where the prior is as good as the posterior, the model can
 # do without observations: it can dream. ($z$ is called latent, since nobody says what its classes mean.)
 #
-# $$L = L_\text{obs} + L_\text{reward} + L_\text{cont}
+# $$L = L_\text{obs} + L_\text{reward} + L_\text{cont} + L_\text{foresee}
 #  + \max(1, \mathrm{KL}(\mathrm{sg}\,q \,\|\, p)) + 0.1\,\max(1, \mathrm{KL}(q \,\|\, \mathrm{sg}\,p))$$
 #
 # - $L_\text{obs}$: cross entropy of the map's 1,323 bits, plus `number_coef` = 10 times the squared errors of the 22 other
 #   numbers (inventory, health, direction, light), each as the symlog of ten times itself.
 # - $L_\text{reward}$: cross entropy over the bins below.
 # - $L_\text{cont}$: cross entropy of the chance to go on; its target is the discount, or 0 on a terminal row.
+# - $L_\text{foresee}$: the last two once more, asked at $(h_t, \mathrm{sg}\,\hat z_t)$: before the row was seen. Dreams are
+#   made of such $\hat z$. Their groups are drawn one by one, so many go together as no observation's ever do, and heads that
+#   never met them answer "nothing happens". DreamerV3 has no such term; `foresee_coef=0` takes it away.
 #
 # The same divergence stands there twice: the first teaches the prior to foresee the posterior, the second, gently (0.1 is
 # `rep_coef`), teaches the posterior to be foreseeable; $\mathrm{sg}$ stops the gradient. Below one nat (`free_nats`) both
@@ -632,6 +635,7 @@ check(
 # - Fewer steps, each replayed four times as often: `total_timesteps = 60000`, `compare_timesteps = 60000` and
 #   `overrides = {"train_ratio": 64}` instead of the `cpu` preset's 200,000 and 16. It takes about as long. Does the model
 #   foresee fresh episodes better, or worse?
+# - `overrides = {"foresee_coef": 0.0}`: as DreamerV3 has it. What do lines 2, 4 and 6 of the table say then?
 # - `overrides = {"horizon": 5}`: shorter dreams. The critic must then know more.
 # - `overrides = {"use_mask": True}`: the policy sees which actions do something, and the model learns to foresee it.
 # - `overrides = {"free_nats": 0.0}`: the posterior is pulled towards the prior even where they nearly agree.

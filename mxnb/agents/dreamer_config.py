@@ -71,6 +71,8 @@ class DreamerConfig:
     """Weight of teaching the prior what the posterior says."""
     rep_coef: float = 0.1
     """Weight of teaching the posterior to be predictable."""
+    foresee_coef: float = 1.0
+    """Weight of teaching reward and continue also on latents drawn from the prior, which dreams are made of."""
     replay_value_coef: float = 0.3
     """Weight of the critic's loss on replayed rows."""
     slow_decay: float = 0.98
@@ -167,6 +169,7 @@ def _problems(config: DreamerConfig) -> list[str]:
         "free_nats",
         "dyn_coef",
         "rep_coef",
+        "foresee_coef",
         "replay_value_coef",
         "slow_coef",
         "number_coef",

@@ -121,9 +121,11 @@ def observe(nets: Nets, params: Any, obs: Any, action: Any, is_first: Any, unifo
 def world_loss(config: Any, nets: Nets, params: Any, rows: Row, uniform: Any) -> Any:
     """(loss, (h, z), metrics) of the world model on rows [T, B, ...].
 
-    L_obs + L_reward + L_cont + dyn_coef L_dyn + rep_coef L_rep, with L_dyn = max(free, KL(sg post || prior)) and
-    L_rep = max(free, KL(post || sg prior)) for each row. The continue target is (1 - terminal) discount: a time limit
-    goes on.
+    L_obs + L_reward + L_cont + foresee_coef L_foresee + dyn_coef L_dyn + rep_coef L_rep, with L_dyn = max(free,
+    KL(sg post || prior)) and L_rep = max(free, KL(post || sg prior)) for each row. The continue target is
+    (1 - terminal) discount: a time limit goes on. L_foresee is L_reward + L_cont at [h, sg(z' ~ prior)]: groups drawn
+    one by one, as a dream draws them, make latents that no observation makes, where heads taught on z alone say
+    "nothing happens". (DreamerV3 has no such term.)
     """
     spec = nets.spec
     h, z, log_post = observe(nets, params, rows.obs, rows.action, rows.is_first, uniform)
@@ -132,11 +134,19 @@ def world_loss(config: Any, nets: Nets, params: Any, rows: Row, uniform: Any) ->
     out = nets.model(params, "decode", feature)
     kl = divergence(sg(log_post), log_prior)
     alive = (1.0 - rows.is_terminal) * config.discount
+    # The draws that picked z serve again: what was seen does not depend on them, so neither does this guess.
+    guess = jnp.concatenate([h, sg(sample_latent(log_prior, uniform))], -1)
+    happens = lambda at: (
+        two_hot_loss(nets.model(params, "reward", at), rows.reward, nets.bins),
+        bit_loss(nets.model(params, "cont", at), alive),
+    )
+    reward, cont = happens(feature)
     coef = config.number_coef if spec.num_binary else 1.0
     losses = {
         "obs": observation_loss(out, rows.obs, len(spec.obs_shape), spec.num_binary, nets.world.scale, coef),
-        "reward": two_hot_loss(nets.model(params, "reward", feature), rows.reward, nets.bins),
-        "cont": bit_loss(nets.model(params, "cont", feature), alive),
+        "reward": reward,
+        "cont": cont,
+        "foresee": sum(happens(guess)),
         "dyn": jnp.maximum(kl, config.free_nats),
         "rep": jnp.maximum(divergence(log_post, sg(log_prior)), config.free_nats),
     }
@@ -144,9 +154,9 @@ def world_loss(config: Any, nets: Nets, params: Any, rows: Row, uniform: Any) ->
         wrong = bit_loss(nets.model(params, "legal", feature), rows.mask.astype(jnp.float32)).sum(-1)
         losses["mask"] = wrong * (1.0 - rows.is_last)  # nothing is chosen there, so nobody said what is legal
     means = {name: x.mean() for name, x in losses.items()}
-    weights = {"dyn": config.dyn_coef, "rep": config.rep_coef}
+    weights = {"foresee": config.foresee_coef, "dyn": config.dyn_coef, "rep": config.rep_coef}
     loss = sum(weights.get(name, 1.0) * x for name, x in means.items())
-    metrics = {f"{name}_loss": x for name, x in means.items() if name not in weights}
+    metrics = {f"{name}_loss": x for name, x in means.items() if name not in ("dyn", "rep")}
     metrics |= {
         "kl": kl.mean(),
         "free_share": (kl <= config.free_nats).mean(),

@@ -161,6 +161,13 @@ def the_model_is_asked_for_what_arrived(world: Any = world_module) -> None:
     p = 1 / (1 + np.exp(-cont))
     expected = -(target * np.log(p) + (1 - target) * np.log(1 - p)).mean()
     np.testing.assert_allclose(metrics["cont_loss"], expected, rtol=1e-4)
+    drawn = sample_latent(nets.model(params, "prior", h), draws)
+    asked = lambda method: np.asarray(nets.model(params, method, jnp.concatenate([h, drawn], -1)), np.float64)
+    guess, p = asked("reward"), 1 / (1 + np.exp(-asked("cont")))
+    nats = -(code * (guess - np.log(np.exp(guess).sum(-1, keepdims=True)))).sum(-1)
+    nats = nats - (target * np.log(p) + (1 - target) * np.log(1 - p))
+    assert np.abs(np.asarray(drawn - z)).max() > 0.5, "the prior draws what the posterior drew: the test says nothing"
+    np.testing.assert_allclose(metrics["foresee_loss"], nats.mean(), rtol=1e-4)
     out, obs, bits = ask("decode"), np.asarray(rows.obs, np.float64), env.spec.num_binary
     q = 1 / (1 + np.exp(-out[..., :bits]))
     nats = -np.where(obs[..., :bits] > 0, np.log(q), np.log(1 - q)).sum(-1)
@@ -196,6 +203,21 @@ def each_divergence_teaches_its_own_side(world: Any = world_module) -> None:
     for moved, still in (("posterior_net", "prior_net"), ("eye", "prior_net")):
         assert size(rep[moved]) > 1e-3 and size(rep[still]) < 1e-4 * size(rep[moved])
     assert size(by(dyn_coef=1.0, rep_coef=1.0, free_nats=1e3)) == 0
+
+
+def foresight_teaches_core_and_heads(world: Any = world_module) -> None:
+    """Reward and continue on drawn latents: a prior that made rewards easy to tell would no longer say what comes."""
+    env = masked()
+    nets, params = nets_of(small(use_mask=True), env)
+    rows = some_rows(env)
+    draws = jax.random.uniform(jax.random.key(5), (6, 4, nets.world.stoch))
+    loss = lambda params, coef: world.world_loss(small(use_mask=True, foresee_coef=coef), nets, params, rows, draws)[0]
+    slopes = [jax.grad(loss)(params, coef)["world"] for coef in (1.0, 0.0)]
+    moved = {name: size(jax.tree.map(jnp.subtract, *(x[name] for x in slopes))) for name in slopes[0]}
+    for name in ("reward_net", "cont_net", "gru"):
+        assert moved[name] > 1e-3, name
+    for name in ("prior_net", "painter", "mask_net"):
+        assert moved[name] == 0, name
 
 
 def a_dream(world: Any, **more: Any) -> Any:

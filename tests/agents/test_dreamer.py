@@ -31,6 +31,7 @@ CHECKS: tuple[Callable[..., None], ...] = (
     dreams.nothing_passes_a_reset,
     dreams.the_model_is_asked_for_what_arrived,
     dreams.each_divergence_teaches_its_own_side,
+    dreams.foresight_teaches_core_and_heads,
     dreams.a_dream_follows_its_actions,
     dreams.replayed_rows_meet_their_own_dreams,
     dreams.the_policy_is_scored_where_it_chose,
@@ -106,6 +107,18 @@ MUTANTS = {
         "kl = divergence(sg(log_post), log_prior)",
         "kl = divergence(log_post, sg(log_prior))",
         "each_divergence_teaches_its_own_side",
+    ),
+    "foresight taught on what was seen": (
+        WORLD,
+        "sum(happens(guess))",
+        "sum(happens(feature))",
+        "the_model_is_asked_for_what_arrived",
+    ),
+    "a prior that draws what is easy to tell": (
+        WORLD,
+        "guess = jnp.concatenate([h, sg(sample_latent(log_prior, uniform))], -1)",
+        "guess = jnp.concatenate([h, sample_latent(log_prior, uniform)], -1)",
+        "foresight_teaches_core_and_heads",
     ),
     "the next world's observation as the last": (
         DREAMER,
