@@ -46,8 +46,8 @@ COLLAPSED = Health(
     "train/entropy_frac",
     0.05,
     1.01,
-    "the policy hardly ever chooses between its legal actions, in what it imagines",
-    "where the return is not yet what it should be, raise ent_coef (1e-3, then 3e-3) and start anew",
+    "the policy hardly ever chooses between its actions, in what it imagines",
+    "early in a run it may recover by itself; where it stays and the return is low, treble ent_coef, start anew",
 )
 SURPRISED = Health(
     "train/kl",

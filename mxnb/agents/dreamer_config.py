@@ -72,7 +72,7 @@ class DreamerConfig:
     rep_coef: float = 0.1
     """Weight of teaching the posterior to be predictable."""
     foresee_coef: float = 1.0
-    """Weight of teaching reward and continue also on latents drawn from the prior, which dreams are made of."""
+    """Weight of teaching reward, end and mask also on latents drawn from the prior, which dreams are made of."""
     replay_value_coef: float = 0.3
     """Weight of the critic's loss on replayed rows."""
     slow_decay: float = 0.98
@@ -164,17 +164,6 @@ def _problems(config: DreamerConfig) -> list[str]:
         problems.append(f"clip is {c.clip}; use more than 0 (0.3 is usual)")
     if c.discount == 0:
         problems.append("discount is 0, so nothing beyond a step counts; use more than 0 (0.997 is usual)")
-    weights = (
-        "ent_coef",
-        "free_nats",
-        "dyn_coef",
-        "rep_coef",
-        "foresee_coef",
-        "replay_value_coef",
-        "slow_coef",
-        "number_coef",
-        "warmup_steps",
-        "prefill",
-    )
-    counts = ("warmup_steps", "prefill")
+    weights = ("ent_coef", "free_nats", "dyn_coef", "rep_coef", "foresee_coef", "replay_value_coef", "slow_coef")
+    counts = ("number_coef", "warmup_steps", "prefill")
     return problems + [f"{n} is {getattr(c, n)}; use 0 or more" for n in (*weights, *counts) if getattr(c, n) < 0]

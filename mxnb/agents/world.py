@@ -118,14 +118,27 @@ def observe(nets: Nets, params: Any, obs: Any, action: Any, is_first: Any, unifo
     return jax.lax.scan(tick, (start.h, start.z), (embedded, before, blank, uniform))[1]
 
 
+def heads_loss(config: Any, nets: Nets, params: Any, rows: Row, feature: Any) -> dict[str, Any]:
+    """What the heads of reward, continue and (where there is one) mask lose on each row [T, B], at its features."""
+    alive = (1.0 - rows.is_terminal) * config.discount
+    losses = {
+        "reward": two_hot_loss(nets.model(params, "reward", feature), rows.reward, nets.bins),
+        "cont": bit_loss(nets.model(params, "cont", feature), alive),
+    }
+    if nets.world.predicts_mask:
+        wrong = bit_loss(nets.model(params, "legal", feature), rows.mask.astype(jnp.float32)).sum(-1)
+        losses["mask"] = wrong * (1.0 - rows.is_last)  # nothing is chosen there, so nobody said what is legal
+    return losses
+
+
 def world_loss(config: Any, nets: Nets, params: Any, rows: Row, uniform: Any) -> Any:
     """(loss, (h, z), metrics) of the world model on rows [T, B, ...].
 
     L_obs + L_reward + L_cont + foresee_coef L_foresee + dyn_coef L_dyn + rep_coef L_rep, with L_dyn = max(free,
     KL(sg post || prior)) and L_rep = max(free, KL(post || sg prior)) for each row. The continue target is
-    (1 - terminal) discount: a time limit goes on. L_foresee is L_reward + L_cont at [h, sg(z' ~ prior)]: groups drawn
-    one by one, as a dream draws them, make latents that no observation makes, where heads taught on z alone say
-    "nothing happens". (DreamerV3 has no such term.)
+    (1 - terminal) discount: a time limit goes on. L_foresee is the heads' loss at [h, sg(z' ~ prior)]: groups drawn
+    one by one, as a dream draws them, make latents that no observation makes, for which heads taught on z alone
+    expect too little. (DreamerV3 has no such term.)
     """
     spec = nets.spec
     h, z, log_post = observe(nets, params, rows.obs, rows.action, rows.is_first, uniform)
@@ -133,26 +146,17 @@ def world_loss(config: Any, nets: Nets, params: Any, rows: Row, uniform: Any) ->
     log_prior = nets.model(params, "prior", h)
     out = nets.model(params, "decode", feature)
     kl = divergence(sg(log_post), log_prior)
-    alive = (1.0 - rows.is_terminal) * config.discount
     # The draws that picked z serve again: what was seen does not depend on them, so neither does this guess.
     guess = jnp.concatenate([h, sg(sample_latent(log_prior, uniform))], -1)
-    happens = lambda at: (
-        two_hot_loss(nets.model(params, "reward", at), rows.reward, nets.bins),
-        bit_loss(nets.model(params, "cont", at), alive),
-    )
-    reward, cont = happens(feature)
+    heads = lambda at: heads_loss(config, nets, params, rows, at)
     coef = config.number_coef if spec.num_binary else 1.0
     losses = {
         "obs": observation_loss(out, rows.obs, len(spec.obs_shape), spec.num_binary, nets.world.scale, coef),
-        "reward": reward,
-        "cont": cont,
-        "foresee": sum(happens(guess)),
+        **heads(feature),
+        "foresee": sum(heads(guess).values()),
         "dyn": jnp.maximum(kl, config.free_nats),
         "rep": jnp.maximum(divergence(log_post, sg(log_prior)), config.free_nats),
     }
-    if nets.world.predicts_mask:
-        wrong = bit_loss(nets.model(params, "legal", feature), rows.mask.astype(jnp.float32)).sum(-1)
-        losses["mask"] = wrong * (1.0 - rows.is_last)  # nothing is chosen there, so nobody said what is legal
     means = {name: x.mean() for name, x in losses.items()}
     weights = {"foresee": config.foresee_coef, "dyn": config.dyn_coef, "rep": config.rep_coef}
     loss = sum(weights.get(name, 1.0) * x for name, x in means.items())

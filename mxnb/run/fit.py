@@ -195,7 +195,7 @@ def _train(
             try_to(run, note_best)
         if rows[-1].get("train/total_loss", 0.0) is None:
             raise FloatingPointError(
-                f"the loss is not a number after update {run.update}. Lower lr or max_grad_norm and check the rewards; "
+                f"the loss is not a number after update {run.update}. Lower lr, clip gradients harder, check rewards; "
                 + (
                     f"the newest checkpoint is of update {run.saved}"
                     if run.saved >= 0

@@ -60,11 +60,15 @@ def _allowed(config: Any, replay_size: int) -> bool:
 
 
 def words(agent: Any, program: Any) -> str:
-    """One line: the State's parts, and what the compiled program works in besides."""
+    """The State's parts, and what the compiled program works in besides; a warning where both leave too little room."""
     told = ", ".join(f"{name} {size(n)}" for name, n in parts(agent).items())
     analysis = program.memory_analysis()
     work = f"; works in {size(analysis.temp_size_in_bytes)} besides" if analysis is not None else ""
-    return f"memory: {told}{work}; the device has {size(device_bytes())}"
+    line = f"memory: {told}{work}; the device has {size(device_bytes())}"
+    planned = sum(parts(agent).values()) + (analysis.temp_size_in_bytes if analysis is not None else 0)
+    if planned > SHARE * device_bytes():
+        line += f"\nwarning: that is more than {SHARE:.0%} of it, and the run may end for want of memory: {_SMALLER}"
+    return line
 
 
 def size(count: float) -> str:

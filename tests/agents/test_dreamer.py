@@ -110,8 +110,8 @@ MUTANTS = {
     ),
     "foresight taught on what was seen": (
         WORLD,
-        "sum(happens(guess))",
-        "sum(happens(feature))",
+        "sum(heads(guess).values())",
+        "sum(heads(feature).values())",
         "the_model_is_asked_for_what_arrived",
     ),
     "a prior that draws what is easy to tell": (

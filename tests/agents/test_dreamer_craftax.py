@@ -56,14 +56,15 @@ def test_open_loop_foresees_better_than_the_shares_of_the_bits() -> None:
 
 
 def test_rewards_are_foreseen() -> None:
-    """C2: a model that knows rewards only after having seen them fails the second line.
+    """C2: a model that knows rewards only after having seen them fails the second and the last line.
 
-    The mean expected one step ahead is 0.34 to 0.52 of the real one, below the 0.7 that one would like: not asserted.
+    The mean expected one step ahead was 0.34 to 0.52 of the real one before `foresee_coef`, and 0.60 to 0.81 since.
     """
     judged = trained().judged
     assert judged["reward_auc"] >= 0.8
     assert judged["reward_before_auc"] >= 0.7
     assert 0.7 <= judged["reward_share"] <= 1.4
+    assert 0.55 <= judged["reward_before_share"] <= 1.4
 
 
 def test_the_end_is_recognised() -> None:
@@ -102,7 +103,7 @@ def test_losses_fall() -> None:
 
 
 def test_10_000_steps_beat_chance() -> None:
-    """C7: one-sided Mann-Whitney at p < 0.01, in two of three seeds. Measured: about 0.4 more than random play."""
+    """C7: one-sided Mann-Whitney at p < 0.01, in two of three seeds. Measured: 1.1, 1.3 and 0.2 above random play."""
     agent = build(replace(CONFIG, total_timesteps=10_000, train_ratio=64))[0]
     chance = evaluate(random_policy(ENV.spec), ENV, EPISODES, jax.random.key(100)).returns
     better = []
