@@ -6,12 +6,9 @@ import argparse
 import ast
 import difflib
 import inspect
-import json
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -31,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "play whole episodes and say what they were worth",
             "(--run RUN | --policy random|noop --env-id ID) [options]",
         ),
+        "watch": (_watch_options, _watch, "play episodes and write a page that shows them", "--run RUN [options]"),
         "runs": (_runs_options, _runs, "list the run folders", "[FOLDER]"),
         "doctor": (_doctor_options, _doctor, "check the environments, rule by rule", "[--envs ID ...]"),
     }
@@ -124,6 +122,9 @@ def _train_options(command: argparse.ArgumentParser, given: Sequence[str]) -> No
     run.add_argument(
         "--eval-episodes", type=int, default=64, metavar="N", help="episodes of an evaluation (default 64)"
     )
+    run.add_argument(
+        "--page", action=argparse.BooleanOptionalAction, default=True, help="write page.html at the end (default)"
+    )
     run.add_argument("--log-interval", type=int, default=0, metavar="N", help="updates between lines on the console")
     wandb = command.add_argument_group("a mirror at Weights & Biases (offline without a login)")
     wandb.add_argument(
@@ -182,11 +183,12 @@ def _train(args: argparse.Namespace) -> Callable[[], int]:
     from mxnb.config import Parameters, announce, default_run_dir, make_config
     from mxnb.evaluate import periodic
     from mxnb.run.folder import check_numbers, check_run
+    from mxnb.run.found import run_named
 
     numbers = ("save_minutes", "save_updates", "keep", "eval_updates", "log_interval", "eval_episodes")
     check_numbers(**{name: getattr(args, name) for name in numbers})
     if args.init_from:
-        args.init_from = str(_run(args.init_from))
+        args.init_from = str(run_named(args.init_from))
     config_class, _ = AGENTS[args.agent]()
     overrides = _overrides(args, get_type_hints(config_class))
     preset, why = presets.choose(args.preset)
@@ -213,7 +215,11 @@ def _train(args: argparse.Namespace) -> Callable[[], int]:
             log_updates=args.log_interval,
             wandb=wandb,
         )
-        return 0 if result.status == "done" else 130
+        if result.status != "done":
+            return 130
+        if args.page and (run_dir / "config.json").exists():
+            print(f"a page to look at: {mxnb.show.page(run_dir, seed=args.seed)}")
+        return 0
 
     return job
 
@@ -266,10 +272,11 @@ def _evaluate(args: argparse.Namespace) -> Callable[[], int]:
     import jax
 
     import mxnb
+    from mxnb.build import run_env
     from mxnb.config import use_compilation_cache, write_json
-    from mxnb.envs.survival import survival
     from mxnb.evaluate import as_text, check_fit, noop_policy, random_policy
     from mxnb.run.folder import shown
+    from mxnb.run.found import run_named
 
     if args.r_reset is not None and args.r_reset < 0:
         raise ValueError(f"--r-reset is {args.r_reset}; a death costs 0 steps or more (50 is usual)")
@@ -282,13 +289,9 @@ def _evaluate(args: argparse.Namespace) -> Callable[[], int]:
     use_compilation_cache()
     run = None
     if args.run:
-        run = _run(args.run)
+        run = run_named(args.run)
         policy = mxnb.load_policy(run, _checkpoint(args.checkpoint))
-        told = json.loads((run / "config.json").read_text())["config"]
-        r_reset = told.get("r_reset") if args.r_reset is None else args.r_reset
-        env = mxnb.make(args.env_id or told["env_id"])
-        if "r_reset" in told:  # the observation that it was trained on; a death is one transition here
-            env = survival(env, r_reset, chain="collapsed", reward=told["reward"])
+        env, r_reset = run_env(run, args.env_id, args.r_reset)
     else:
         r_reset = args.r_reset
         env = mxnb.make(args.env_id)
@@ -326,6 +329,46 @@ def _checkpoint(text: str | None) -> int | str | None:
         raise ValueError(f"--checkpoint is {text!r}; it takes the number of an update, or best") from None
 
 
+# ------------------------------------------------------------------------------------------------------- watch
+
+
+def _watch_options(command: argparse.ArgumentParser, given: Sequence[str]) -> None:
+    command.add_argument("--run", required=True, metavar="RUN", help="the folder of a run, or latest")
+    command.add_argument(
+        "--checkpoint", metavar="N", help="the policy of update N, or best (default: the one saved last)"
+    )
+    command.add_argument("--episodes", type=int, default=1, metavar="N", help="how many (default 1)")
+    command.add_argument("--max-steps", type=int, default=500, metavar="N", help="of each (default 500)")
+    command.add_argument("--greedy", action="store_true", help="the most probable action instead of a draw")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of worlds and draws (default 0)")
+    command.add_argument("--gif", action="store_true", help="write the first one as a GIF too")
+
+
+def _watch(args: argparse.Namespace) -> Callable[[], int]:
+    import mxnb
+    from mxnb.build import run_env
+    from mxnb.config import use_compilation_cache
+    from mxnb.run.found import run_named
+
+    for name in ("episodes", "max_steps"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}; use at least 1")
+    use_compilation_cache()
+    run = run_named(args.run)
+    policy = mxnb.load_policy(run, _checkpoint(args.checkpoint))
+    env, _ = run_env(run)
+    name = "-".join(["player", *([f"checkpoint-{args.checkpoint}"] if args.checkpoint else []), f"seed-{args.seed}"])
+
+    def job() -> int:
+        shown = mxnb.show.episodes(policy, env, args.episodes, args.seed, greedy=args.greedy, max_steps=args.max_steps)
+        print(f"{shown!r}")
+        for kind in ("html", *(("gif",) if args.gif else ())):
+            print(f"written to {shown.save(run / 'episodes' / f'{name}.{kind}')}")
+        return 0
+
+    return job
+
+
 # -------------------------------------------------------------------------------------------------------- runs
 
 
@@ -333,80 +376,15 @@ def _runs_options(command: argparse.ArgumentParser, given: Sequence[str]) -> Non
     command.add_argument("folder", nargs="?", type=Path, help="where to look (default papermill_runs/local)")
 
 
-def _found(root: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Run folders below `root` with their status.json, the newest first."""
-    runs = []
-    for path in root.rglob("status.json"):
-        try:
-            status = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue
-        if (path.parent / "config.json").exists():
-            runs.append((path.parent, status))
-    return sorted(runs, key=lambda run: -run[1].get("time", 0.0))
-
-
-def _is_part(run: Path, root: Path) -> bool:
-    """Whether a run lies inside another run's folder."""
-    return any((folder / "config.json").exists() for folder in run.parents if folder.is_relative_to(root))
-
-
-def _latest() -> Path:
-    from mxnb.config import policy_file, run_root
-
-    root = run_root()
-    trained = [
-        run
-        for run, _ in _found(root)
-        if policy_file(run).exists() and not _is_part(run, root)  # a notebook's side runs are no run
-    ]
-    if not trained:
-        raise FileNotFoundError(f"no run with a policy in {root}; train one first, or name its folder")
-    return trained[0]
-
-
-def _run(name: str) -> Path:
-    """The run folder that is called so: latest, a path, or what `runs` lists."""
-    from mxnb.config import run_root
-
-    run = _latest() if name == "latest" else Path(name)
-    run = run if run.is_dir() else run_root() / name
-    if not run.is_dir():
-        raise FileNotFoundError(f"there is no folder {name}; `python -m mxnb runs` lists the runs")
-    return run
-
-
 def _runs(args: argparse.Namespace) -> Callable[[], int]:
     from mxnb.config import run_root
+    from mxnb.run.found import table
 
-    return partial(_list_runs, args.folder or run_root())
-
-
-def _list_runs(root: Path) -> int:
-    from mxnb.run.lock import held
-
-    rows = [("status", "agent", "environment", "seed", "update", "return", "age", "folder")]
-    for run, status in _found(root):
-        config = json.loads((run / "config.json").read_text())
-        result = run / "result.json"
-        metrics = json.loads(result.read_text())["metrics"] if result.exists() else {}
-        value = metrics.get("train/mean_episode_return")
-        shown = "" if value is None else f"{value:.2f}"
-        hours = (time.time() - status.get("time", 0.0)) / 3600
-        age = f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.0f} h" if hours < 72 else f"{hours / 24:.0f} d"
-        folder = str(run.relative_to(root)) if run != root else str(run)
-        seed, update = str(config["seed"]), f"{status['update']:,}"
-        state = status["status"]
-        state = "killed" if state == "running" and not held(run) else state
-        rows.append((state, config["agent"], config["env"], seed, update, shown, age, folder))
-    if len(rows) == 1:
-        print(f"no runs in {root}")
+    def job() -> int:
+        print(table(args.folder or run_root()))
         return 0
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    print(f"runs in {root}, the newest first")
-    for row in rows:
-        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    return 0
+
+    return job
 
 
 # ------------------------------------------------------------------------------------------------------ doctor

@@ -156,6 +156,22 @@ def load_policy(run_dir: str | Path, checkpoint: int | str | None = None, *, age
     return Policy(trained.spec, params, trained.memory, trained.act)
 
 
+def run_env(run_dir: str | Path, env_id: str | None = None, r_reset: int | None = None) -> tuple[Env, int | None]:
+    """(environment to watch and judge a run's policy in, what a death costs there): its own, or another id or cost.
+
+    A run that was trained on one endless stream keeps its observation; a death is one transition. The cost is None
+    where the run knows none.
+    """
+    from mxnb.envs.survival import survival
+
+    told = json.loads((Path(run_dir) / "config.json").read_text())["config"]
+    cost = told.get("r_reset") if r_reset is None else r_reset
+    env = make(env_id or told["env_id"])
+    if "r_reset" in told:
+        env = survival(env, cost, chain="collapsed", reward=told["reward"])
+    return env, cost
+
+
 def _built(run_dir: Path) -> Agent:
     """The agent that config.json describes; ValueError where that is not the one that was trained."""
     stored = json.loads((run_dir / "config.json").read_text())

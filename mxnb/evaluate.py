@@ -168,7 +168,7 @@ class Recording:
     """One episode with all that a viewer shows; T is its length.
 
     frames: uint8[T + 1, H, W, 3], or None without a picture; actions int32[T]; rewards, values, entropies
-    float32[T]; probs float32[T, A]; masks bool[T, A] or None; info: Spec.info at the end.
+    float32[T]; probs float32[T, A]; masks bool[T, A] or None; infos: Spec.info after each step, [T] each.
     """
 
     frames: Any
@@ -181,7 +181,12 @@ class Recording:
     terminated: bool
     truncated: bool
     action_names: tuple[str, ...]
-    info: dict[str, float]
+    infos: dict[str, np.ndarray]
+
+    @property
+    def info(self) -> dict[str, float]:
+        """Spec.info at the end."""
+        return {name: float(values[-1]) for name, values in self.infos.items()}
 
 
 def random_policy(spec: Spec, *, use_mask: bool = False) -> Policy:
@@ -335,7 +340,7 @@ def record(policy: Policy, env: Env, key: Any, *, greedy: bool = False, max_step
         terminated=bool(terminated[steps - 1]),
         truncated=bool(truncated[steps - 1]),
         action_names=env.spec.action_names,
-        info={name: float(values[steps - 1]) for name, values in info.items()},
+        infos={name: values[:steps] for name, values in info.items()},
     )
 
 

@@ -48,6 +48,8 @@ def test_train_evaluate_and_list(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert config["config"]["env_id"] == "probe-mask-v0" and config["config"]["ent_coef"] == 0.02
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [("eval/return" in row) for row in rows] == [False, True, False, True]
+    assert f"a page to look at: {folder / 'page.html'}" in said
+    assert "mxnb-player" in (folder / "page.html").read_text()
 
     assert run(f"train {TINY} --run-dir {folder} --learning-rate 1e-2 -p ent_coef 0.02") == 0
     assert "nothing is trained" in capsys.readouterr().out
@@ -59,6 +61,12 @@ def test_train_evaluate_and_list(tmp_path: Path, capsys: pytest.CaptureFixture[s
     found = json.loads((folder / "evaluation.json").read_text())
     assert found["episodes"] == 20 and found["length"]["mean"] == 1 and 0 <= found["return"]["mean"] <= 1
     assert "20 whole episodes, greedy" in said and "written to" in said
+
+    assert run("watch --run latest --episodes 2 --seed 4 --greedy --gif") == 0
+    said = capsys.readouterr().out
+    page = folder / "episodes" / "player-seed-4.html"
+    assert f"written to {page}\nwritten to {page.with_suffix('.gif')}\n" in said and "1 steps, return" in said
+    assert page.read_text().count('"name":"') == 2
 
     assert run("runs") == 0
     said = capsys.readouterr().out.splitlines()
@@ -112,6 +120,10 @@ def test_policies_that_were_not_trained(policy: str, tmp_path: Path, capsys: pyt
         ("evaluate --policy random", "--policy needs --env-id"),
         ("evaluate --run nowhere", "there is no folder nowhere"),
         ("evaluate --run latest", "no run with a policy in"),
+        ("watch --run latest", "no run with a policy in"),
+        ("watch --run . --episodes 0", "--episodes is 0; use at least 1"),
+        ("watch --run .", "has no policy yet; wait for its first save, or train it to the end"),
+        ("watch --run . --checkpoint new", "--checkpoint is 'new'; it takes the number of an update, or best"),
         ("evaluate --policy noop --env-id catch-bsuite --episodes 0", "--episodes is 0; use at least 1"),
     ],
 )
@@ -235,7 +247,7 @@ def test_the_doctor_looks_at_every_environment_unless_told(monkeypatch: pytest.M
 def test_it_runs_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "mxnb", "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0
-    for command in ("train", "evaluate", "runs", "doctor"):
+    for command in ("train", "evaluate", "watch", "runs", "doctor"):
         assert command in done.stdout
 
 
@@ -256,6 +268,8 @@ def test_the_average_reward_agent_as_it_was_called_before(monkeypatch: pytest.Mo
 def test_survival_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = "--preset smoke --agent average_reward --env-id cartpole --total-timesteps 256 --phase-steps 4"
     assert run(f"train {sizes} --r-reset 20 --run-dir run") == 0
+    capsys.readouterr()
+    assert run("watch --run run --max-steps 30") == 0
     capsys.readouterr()
     assert run("evaluate --run run --episodes 20") == 0
     said = capsys.readouterr().out

@@ -345,6 +345,19 @@ def descend(optimiser: Any, objective: Any, carry: Any) -> Any:
     return (optax.apply_updates(params, updates), opt_state), metrics
 
 
+def parts(config: PPOConfig, env: Env, network: Any = None) -> tuple[Any, VecEnv, Any]:
+    """(network, vectorised environment, optimiser) of a resolved configuration; network as in `ppo`."""
+    spec = env.spec
+    head = head_of(spec)
+    if network is None:
+        sizes = (config.hidden_dim, config.num_layers, len(spec.obs_shape), config.shared_layers)
+        network = ActorCritic(head["num_outputs"], *sizes, gaussian=head["gaussian"])
+    else:
+        obs = jnp.zeros((2, *spec.obs_shape), spec.obs_dtype)
+        check_network(spec, jax.eval_shape(network.init_with_output, jax.random.key(0), obs)[0], (2,))
+    return network, vectorise(env, config.num_envs), adam(config, config.num_updates)
+
+
 def ppo(config: PPOConfig, env: Env, network: Any = None) -> Agent:
     """Masked PPO on `env`, with discrete or continuous actions.
 
@@ -354,15 +367,7 @@ def ppo(config: PPOConfig, env: Env, network: Any = None) -> Agent:
     """
     config = config.resolve()
     spec = env.spec
-    head = head_of(spec)
-    if network is None:
-        sizes = (config.hidden_dim, config.num_layers, len(spec.obs_shape), config.shared_layers)
-        network = ActorCritic(head["num_outputs"], *sizes, gaussian=head["gaussian"])
-    else:
-        obs = jnp.zeros((2, *spec.obs_shape), spec.obs_dtype)
-        check_network(spec, jax.eval_shape(network.init_with_output, jax.random.key(0), obs)[0], (2,))
-    venv = vectorise(env, config.num_envs)
-    optimiser = adam(config, config.num_updates)
+    network, venv, optimiser = parts(config, env, network)
 
     def init(key: Any) -> State:
         net_key, env_key, key = jax.random.split(key, 3)

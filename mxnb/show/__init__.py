@@ -15,53 +15,76 @@ if TYPE_CHECKING:
     from mxnb.show._curves import curves, live_curves
     from mxnb.show._dreams import calibration, open_loop
     from mxnb.show._episodes import filmstrip, mask_picture, write_png
+    from mxnb.show._explain import explained
     from mxnb.show._figures import save
     from mxnb.show._health import health
+    from mxnb.show._page import page
+    from mxnb.show._playback import Playback, episodes
     from mxnb.show._plots import grid, lines, survival
     from mxnb.show._runs import read_metrics
     from mxnb.show._source import source
+    from mxnb.show._training import achievements_over_time, compare, health_curves
+    from mxnb.show._widgets import player, take_over
 
 # The modules carry an underscore: importing a submodule sets it as an attribute of the package, and
 # `mxnb.show.health` must stay the function.
 _HOME = {
+    "Playback": "_playback",
     "achievements": "_bars",
+    "achievements_over_time": "_training",
     "actions": "_bars",
     "calibration": "_dreams",
     "checks": "_checks",
+    "compare": "_training",
     "curves": "_curves",
+    "episodes": "_playback",
+    "explained": "_explain",
     "filmstrip": "_episodes",
     "grid": "_plots",
     "health": "_health",
+    "health_curves": "_training",
     "lines": "_plots",
     "live_curves": "_curves",
     "mask_picture": "_episodes",
     "open_loop": "_dreams",
+    "page": "_page",
+    "player": "_widgets",
     "read_metrics": "_runs",
     "save": "_figures",
     "source": "_source",
     "speed": "_bars",
     "survival": "_plots",
+    "take_over": "_widgets",
     "write_png": "_episodes",
 }
 
 __all__ = [
+    "Playback",
     "achievements",
+    "achievements_over_time",
     "actions",
     "calibration",
     "checks",
+    "compare",
     "curves",
+    "episodes",
+    "explained",
     "filmstrip",
     "grid",
     "health",
+    "health_curves",
     "lines",
     "live_curves",
     "mask_picture",
     "open_loop",
+    "page",
+    "player",
     "read_metrics",
     "save",
     "source",
     "speed",
     "survival",
+    "take_over",
     "write_png",
 ]
 

@@ -42,36 +42,49 @@ _MODEL_PANELS = (  # of runs that learn a world model and have no policy of a mo
     _Panel("train/obs_loss", "Loss of observations", "nats and squares a row"),
     _Panel("train/kl", "Surprise", "KL to what was expected (nats)"),
 )
+_BANDS = {
+    "range": "mean; band: lowest to highest seed",
+    "se": "mean; band: 1 standard error over seeds",
+    "iqm": "mean of the middle half of the seeds; band: 95 % interval",
+}
+_AXES = {"steps": ("timesteps", 1.0), "minutes": ("time/wall_seconds", 60.0)}  # metric, and how much of it is one
 _POINTS = 600  # more cannot be seen, and make drawing slow
 
 
-def curves(runs: Any, *, smooth: float = 0.05, labels: Sequence[str] | None = None, band: str = "range") -> Figure:
-    """Draw episode return, entropy, KL and clip fraction over environment steps, in four panels.
+def curves(
+    runs: Any, *, smooth: float = 0.05, labels: Sequence[str] | None = None, band: str = "range", x: str = "steps"
+) -> Figure:
+    """Draw episode return, entropy, KL and clip fraction over environment steps or minutes, in four panels.
 
     Where only world models were trained: return, entropy, the loss of observations, and the KL to what was expected.
 
     Args:
         runs: a run folder (or the `Result` of `fit`); a list of them, a line each; or a dict from a label to
-            a folder or to a list of folders (seeds), then drawn as their mean with a band, over the steps
+            a folder or to a list of folders (seeds), then drawn as one line with a band, over the steps
             that all of its seeds reached.
         smooth: each point is the mean of the rows around it: below 1 a share of the run's rows, from 1 on a
             number of rows; 0 draws the rows as they are. Rows without a value are left out, and returns are
             weighted by the episodes that ended in a row.
         labels: words for the lines of a list, instead of the folders' names.
-        band: over seeds, "range" for lowest to highest, "se" for plus and minus one standard error.
+        band: over seeds, "range" for the mean and lowest to highest, "se" for plus and minus one standard error,
+            "iqm" for the mean of the middle half of the seeds and its 95 % interval, by drawing seeds anew 1,000
+            times (Agarwal et al. 2021, arXiv:2108.13264).
+        x: "steps" for environment steps, "minutes" for the time trained, pauses left out.
 
     Returns:
         A matplotlib figure that pyplot does not hold.
 
     Raises:
         FileNotFoundError: a folder has no `metrics.jsonl`.
-        ValueError: no runs, a run without a complete row, labels that do not match, an unknown band.
+        ValueError: no runs, a run without a complete row, labels that do not match, an unknown band or x.
     """
-    if band not in ("range", "se"):
-        raise ValueError(f"band is {band!r}; choose 'range' (lowest to highest) or 'se' (one standard error).")
+    if band not in _BANDS:
+        raise ValueError(f"band is {band!r}; choose 'range' (lowest to highest), 'se' (one standard error) or 'iqm'.")
+    if x not in _AXES:
+        raise ValueError(f"x is {x!r}; choose 'steps' or 'minutes'.")
     if smooth < 0:
         raise ValueError(f"smooth is {smooth}; give 0 or more (0.05 pools 5 % of the rows around each point).")
-    return _draw(_groups(runs, labels), smooth, band)
+    return _draw(_groups(runs, labels), smooth, band, x)
 
 
 def live_curves(every_seconds: float = 5.0) -> Callable[[Any, Rows], None]:
@@ -160,12 +173,13 @@ def _groups(runs: Any, labels: Sequence[str] | None) -> Groups:
     return [(label, [some_rows(run) for run in members]) for label, members in groups]
 
 
-def _series(rows: Rows, key: str, smooth: float) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and smoothed values, float64 [n] each; only rows near which there is a value."""
+def _series(rows: Rows, key: str, smooth: float, along: str = "steps") -> tuple[np.ndarray, np.ndarray]:
+    """Steps (or minutes) and smoothed values, float64 [n] each; only rows near which there is a value."""
     values = [number(row, key) for row in rows]
     y = np.array([math.nan if v is None else v for v in values], float)
     w = np.array([weight(row, key) for row in rows], float)
-    x = np.array([number(row, "timesteps") or math.nan for row in rows], float)
+    metric, size = _AXES[along]
+    x = np.array([number(row, metric) or math.nan for row in rows], float) / size
     w, y = np.where(np.isfinite(y), w, 0.0), np.where(np.isfinite(y), y, 0.0)
     half = int(smooth * len(rows) if smooth < 1 else smooth) // 2
     # Not differences of running sums: one exploded KL would leave its rounding error in all that follows.
@@ -187,6 +201,8 @@ def _over_seeds(seeds: Sequence[tuple[np.ndarray, np.ndarray]], band: str) -> tu
         return None
     grid = grid[_thin(grid)]
     y = np.stack([np.interp(grid, x, y) for x, y in seeds])
+    if band == "iqm":
+        return grid, *middle_half(y)
     mean = y.mean(0)
     if band == "range":
         return grid, mean, y.min(0), y.max(0)
@@ -194,7 +210,18 @@ def _over_seeds(seeds: Sequence[tuple[np.ndarray, np.ndarray]], band: str) -> tu
     return grid, mean, mean - error, mean + error
 
 
-def _unit(groups: Groups) -> tuple[float, str]:
+def middle_half(y: np.ndarray, draws: int = 1000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(mean of the middle half, low, high) of seeds [S, n]; 95 % by drawing S seeds with replacement, always alike."""
+    from scipy.stats import trim_mean
+
+    chosen = np.random.default_rng(0).integers(len(y), size=(draws, len(y)))
+    low, high = np.percentile([trim_mean(y[rows], 0.25) for rows in chosen], (2.5, 97.5), axis=0)
+    return trim_mean(y, 0.25), low, high
+
+
+def _unit(groups: Groups, along: str) -> tuple[float, str]:
+    if along == "minutes":
+        return 1.0, "minutes trained"
     longest = max(number(rows[-1], "timesteps") or 0.0 for _, runs in groups for rows in runs)
     for size, word in ((1e9, "billions"), (1e6, "millions"), (1e3, "thousands")):
         if longest >= 0.9 * size:  # 0.98 of a million reads better in millions
@@ -202,10 +229,10 @@ def _unit(groups: Groups) -> tuple[float, str]:
     return 1.0, "environment steps"
 
 
-def _draw(groups: Groups, smooth: float, band: str) -> Figure:
+def _draw(groups: Groups, smooth: float, band: str, along: str = "steps") -> Figure:
     fig = new_figure(height=4.7)
     axes = fig.subplots(2, 2, sharex=True).ravel()
-    scale, xlabel = _unit(groups)
+    scale, xlabel = _unit(groups, along)
     handles: dict[str, Any] = {}
     told = {key for _, runs in groups for rows in runs for row in rows[-1:] for key in row}
     panels = _MODEL_PANELS if "train/obs_loss" in told and "train/approx_kl" not in told else _PANELS
@@ -216,7 +243,8 @@ def _draw(groups: Groups, smooth: float, band: str) -> Figure:
         peak = 0.0
         for i, (label, runs) in enumerate(groups):
             look = {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i // len(COLOURS) % len(DASHES)]}
-            top, line = _lines(ax, panel.key, runs, smooth, band, scale, look, faint=len(groups) <= 2)
+            series = lambda rows, smooth=smooth, key=panel.key: _series(rows, key, smooth, along)
+            top, line = _lines(ax, series, runs, band, scale, look, faint=len(groups) <= 2)
             peak = max(peak, top)
             if line is not None:
                 handles.setdefault(f"{label} ({len(runs)} seeds)" if len(runs) > 1 else label, line)
@@ -227,11 +255,10 @@ def _draw(groups: Groups, smooth: float, band: str) -> Figure:
     fig.align_ylabels(axes)
     several = any(len(runs) > 1 for _, runs in groups)
     if any(handles):
-        words = {"range": "mean; band: lowest to highest seed", "se": "mean; band: 1 standard error over seeds"}
         columns = max(1, min(len(handles), 54 // (max(map(len, handles)) + 8)))
         legend = fig.legend(
             handles.values(), handles.keys(), loc="outside lower center", fontsize=FONT, frameon=False,
-            ncols=columns, title=words[band] if several else None,
+            ncols=columns, title=_BANDS[band] if several else None,
         )  # fmt: skip
         legend.get_title().set_fontsize(SMALL)
         fig.set_figheight(4.7 + 0.18 * (math.ceil(len(handles) / columns) + several))
@@ -239,10 +266,13 @@ def _draw(groups: Groups, smooth: float, band: str) -> Figure:
 
 
 def _lines(
-    ax: Any, key: str, runs: Sequence[Rows], smooth: float, band: str, scale: float, look: dict[str, Any], faint: bool
+    ax: Any, series: Any, runs: Sequence[Rows], band: str, scale: float, look: dict[str, Any], faint: bool
 ) -> tuple[float, Any]:
-    """Draw one label's runs into a panel; returns the highest value drawn and a line for the legend."""
-    seeds = [series for rows in runs if len((series := _series(rows, key, smooth))[0])]
+    """Draw one label's runs into a panel; returns the highest value drawn and a line for the legend.
+
+    series(rows): steps and smoothed values of one run; series(rows, 0): as they are.
+    """
+    seeds = [found for rows in runs if len((found := series(rows))[0])]
     if not seeds:
         return 0.0, None
     pooled = _over_seeds(seeds, band) if len(seeds) > 1 else None
@@ -254,7 +284,7 @@ def _lines(
         peak = max(float(y.max()) for _, y in seeds)
     line = None
     for x, y in seeds:
-        raw_x, raw_y = _series(runs[0], key, 0) if faint and len(runs) == 1 else (x, y)
+        raw_x, raw_y = series(runs[0], 0) if faint and len(runs) == 1 else (x, y)
         if len(raw_x) > 1 and raw_y is not y:
             cut = _thin(raw_x)
             ax.plot(raw_x[cut] / scale, raw_y[cut], color=look["color"], alpha=0.25, linewidth=0.7)

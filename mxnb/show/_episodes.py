@@ -17,7 +17,7 @@ from mxnb.show._figures import BLUE, DPI, FONT, GREY, INK, ORANGE, SMALL, WIDTH,
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_REWARDED = 0.5  # from this reward on a step is worth a frame of its own (an achievement in Craftax is 1)
+REWARDED = 0.5  # from this reward on a step is worth a frame of its own (an achievement in Craftax is 1)
 _EXTRA = 24
 
 
@@ -49,7 +49,7 @@ def filmstrip(recording: Any, *, columns: int = 4, frames: int = 8) -> Figure:
             "values; T steps have T + 1 frames and T of each of the others."
         )
     chosen = choose_frames(np.asarray(recording.rewards), frames)
-    paid = np.asarray(recording.rewards) >= _REWARDED
+    paid = np.asarray(recording.rewards) >= REWARDED
     rims = {t for t in chosen if t < steps and paid[t]} if paid.sum() <= steps / 2 else set()
     wide = min(columns, len(chosen))
     cell = WIDTH / columns
@@ -79,7 +79,7 @@ def choose_frames(rewards: np.ndarray, frames: int) -> list[int]:
     """Indices into T + 1 frames, ascending: evenly spaced ones and the rewarded steps (see `filmstrip`)."""
     steps = len(rewards)
     even = np.linspace(0, steps, min(frames, steps + 1)).round().astype(int)
-    events = np.flatnonzero(np.asarray(rewards) >= _REWARDED)
+    events = np.flatnonzero(np.asarray(rewards) >= REWARDED)
     if len(events) > steps / 2:
         events = events[:0]
     if len(events) > _EXTRA:
@@ -140,7 +140,7 @@ def mask_picture(
         bars.annotate(text, (width, i), (3, 0), textcoords="offset points", va="center", fontsize=SMALL, **look)
     bars.set_xlim(0, end * 1.3)
     bars.set_ylim(max(n, 8) - 0.4, -0.6)  # few actions keep thin bars
-    bars.set_yticks(range(n), [_name(action_names, i) for i in range(n)])
+    bars.set_yticks(range(n), [action_name(action_names, i) for i in range(n)])
     bars.tick_params(axis="y", length=0)
     for label, open_ in zip(bars.get_yticklabels(), legal, strict=True):
         label.set_color(INK if open_ else GREY)
@@ -154,8 +154,17 @@ def mask_picture(
     return fig
 
 
-def _name(names: Sequence[str], action: int) -> str:
+def action_name(names: Sequence[str], action: int) -> str:
+    """The word for an action, or its number where the environment has none."""
     return str(names[action]).replace("_", " ") if len(names) > action else f"action {action}"
+
+
+def action_words(recording: Any, t: int) -> str:
+    """The action of step t in words; a continuous one in numbers."""
+    action = np.asarray(recording.actions[t])
+    if np.issubdtype(action.dtype, np.integer):
+        return action_name(recording.action_names, int(action))
+    return ", ".join(f"{x:.2f}" for x in np.atleast_1d(action))
 
 
 def _caption(recording: Any, t: int, width: int) -> str:
@@ -163,7 +172,7 @@ def _caption(recording: Any, t: int, width: int) -> str:
         ended, cut = getattr(recording, "terminated", False), getattr(recording, "truncated", False)
         how = "the end" if ended else "time limit" if cut else "not over"
         return f"step {t}: {how}\nreturn {float(np.sum(recording.rewards)):.1f}"
-    name = _name(recording.action_names, int(recording.actions[t]))
+    name = action_words(recording, t)
     reward = float(recording.rewards[t])
     lines = [f"step {t}", *textwrap.wrap(name, max(8, width))]
     if np.any(recording.values):  # a random policy has no estimate

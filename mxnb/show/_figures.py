@@ -48,10 +48,17 @@ def save(fig: Figure, path: str | os.PathLike[str]) -> Path:
         The path written.
     """
     path = Path(path)
+    data = io.BytesIO()
+    fig.savefig(data, format=path.suffix[1:].lower() or "png", dpi=fig.dpi)
+    return replace_file(path, data.getvalue())
+
+
+def replace_file(path: Path, data: bytes) -> Path:
+    """Writes a file beside its place and moves it there, so that nobody ever reads a part. Returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        fig.savefig(draft, format=path.suffix[1:].lower() or "png", dpi=fig.dpi)
+        draft.write_bytes(data)
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from typing import Any
 from mxnb.show._runs import number, pooled_mean, read_json, read_metrics, run_path, tail
 
 OK, WARNING, NO_DATA = "ok", "warning", "no data yet"
-_SIGN = {OK: "✓", WARNING: "⚠", NO_DATA: "·"}
+SIGNS = {OK: "✓", WARNING: "⚠", NO_DATA: "·"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class HealthTable:
         width = max((len(j.metric) for j in self.judgements), default=0)
         for j in self.judgements:
             value = "" if j.value is None else f"  {j.number} (healthy: {j.range})"
-            lines.append(f"  {_SIGN[j.state]} {j.metric:<{width}}  {j.state}{value}")
+            lines.append(f"  {SIGNS[j.state]} {j.metric:<{width}}  {j.state}{value}")
             if j.state == WARNING:
                 lines += [f"      {j.words}", f"      Cure: {j.cure}"]
         return "\n".join(lines if self.judgements else [*lines, "  this run's config.json names no health rules"])
@@ -86,7 +86,7 @@ class HealthTable:
         body = []
         for j in self.judgements:
             say = f"{e(j.words)}<br><b>Cure:</b> {e(j.cure)}" if j.state == WARNING else ""
-            mark = f'<b style="color:{colour[j.state]};white-space:nowrap">{_SIGN[j.state]} {j.state}</b>'
+            mark = f'<b style="color:{colour[j.state]};white-space:nowrap">{SIGNS[j.state]} {j.state}</b>'
             cells = (mark, f"<code>{e(j.metric)}</code>", e(j.number), e(j.range), say)
             body.append("<tr>" + "".join(f'<td style="{cell}">{text}</td>' for text in cells) + "</tr>")
         if not body:

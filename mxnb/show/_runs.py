@@ -75,6 +75,13 @@ def read_json(run: Any, name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def checkpoints(run: Any) -> list[int | str]:
+    """Updates whose checkpoint is still there, the newest first, and "best" where there is one."""
+    folder = run_path(run) / "checkpoints"
+    found = sorted((int(p.name) for p in folder.glob("steps/*") if p.name.isdigit()), reverse=True)
+    return [*found, *(["best"] if (folder / "best" / "params.npz").exists() else [])]
+
+
 def number(row: dict[str, Any], key: str) -> float | None:
     """A row's metric as a float, NaN where the row has null (JSON has no NaN); None where it has no such metric."""
     value = row.get(key, "")

@@ -68,10 +68,14 @@ def recording() -> SimpleNamespace:
         actions=np.arange(50) % 3,
         rewards=rewards,
         values=np.linspace(0, 5, 50),
+        entropies=np.full(50, np.log(3)),
         probs=np.full((50, 3), 1 / 3),
         masks=None,
         action_names=("noop", "make_wood_pickaxe", "an_action_with_a_very_long_name"),
         info={},
+        infos={},
+        terminated=False,
+        truncated=False,
     )
 
 

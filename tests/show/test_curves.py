@@ -155,11 +155,12 @@ def test_save_replaces_whole_files_and_leaves_no_draft(make_run, tmp_path, monke
     whole = path.read_bytes()
     assert whole.startswith(b"\x89PNG")
 
-    def fail(draft, **_):
-        draft.write_bytes(b"half")
+    def fail(draft, data):
+        with open(draft, "wb") as file:
+            file.write(data[: len(data) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(fig, "savefig", fail)
+    monkeypatch.setattr(type(path), "write_bytes", fail)
     with pytest.raises(OSError, match="No space"):
         show.save(fig, path)
     assert path.read_bytes() == whole

@@ -101,5 +101,5 @@ print(sorted(heavy), "matplotlib" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] False"
-    with pytest.raises(AttributeError, match="it has achievements"):
+    with pytest.raises(AttributeError, match="it has Playback, achievements"):
         show.nothing  # noqa: B018

@@ -1,0 +1,122 @@
+"""A run on one page: what it plays, learned and was told, in a file that opens anywhere and asks no server."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mxnb.show._bars import achievements
+from mxnb.show._curves import curves
+from mxnb.show._figures import replace_file, to_png
+from mxnb.show._health import SIGNS, health
+from mxnb.show._playback import Playback, episodes, whole_page
+from mxnb.show._runs import number, read_json, read_metrics, run_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_STYLE = """
+body { max-width: 900px; } h2 { font-size: 17px; margin: 26px 0 8px; }
+img { display: block; width: 100%; max-width: 672px; height: auto; background: #fff; }
+table { border-collapse: collapse; } .wide { overflow-x: auto; }
+.plain th, .plain td { text-align: left; padding: 2px 14px 2px 0; vertical-align: top; overflow-wrap: break-word; }
+.plain td { font-variant-numeric: tabular-nums; } .note { opacity: .75; }
+.plain td:first-child, .plain td:last-child { white-space: nowrap; }
+@media (max-width: 480px) { .plain { font-size: 12.5px; } .plain th, .plain td { padding-right: 8px; } }
+"""
+
+
+def page(run_dir: Any, watched: Playback | None = None, *, seed: int = 0, max_steps: int = 500) -> Path:
+    """Writes page.html into a run's folder: player, curves, health, achievements, parameters, versions.
+
+    Args:
+        run_dir: the run folder, or the `Result` of `fit`.
+        watched: episodes to show; without them one is played in the world of `seed`, at most max_steps long.
+
+    What a run does not have yet (a policy, an ended update, pictures) is said in its place. Returns the path.
+
+    Raises FileNotFoundError where the folder has no readable config.json.
+    """
+    run = run_path(run_dir)
+    told = read_json(run, "config.json")
+    if not told:
+        raise FileNotFoundError(f"no readable {run / 'config.json'}: give the folder that fit wrote to, or train first")
+    title = f"{told.get('agent', 'agent')} on {told.get('env', 'its environment')}, seed {told.get('seed', '?')}"
+    parts = [
+        f'<p class="note">{html.escape(_state(run))}</p>',
+        _section("Watch it play", lambda: (watched or _played(run, seed, max_steps)).html()),
+        _section("What it learned", lambda: _image(curves(run), "learning curves of this run")),
+        _section("How healthy it is", lambda: _health(run)),
+        _section("How often each achievement was reached", lambda: _image(achievements(run), "achievements")),
+        _section("What it was told", lambda: _parameters(told)),
+        _section("What it ran on", lambda: _table(("", "version"), _versions(told))),
+    ]
+    return replace_file(run / "page.html", whole_page(title, "\n".join(parts), _STYLE).encode())
+
+
+def _section(title: str, content: Callable[[], str]) -> str:
+    """A part of the page; what cannot be shown is said, and hides nothing else."""
+    try:
+        body = content()
+    except (ValueError, OSError) as error:
+        body = f'<p class="note">Not here: {html.escape(str(error))}</p>'
+    return f"<section>\n<h2>{html.escape(title)}</h2>\n{body}\n</section>"
+
+
+def _played(run: Path, seed: int, max_steps: int) -> Playback:
+    from mxnb.build import load_policy, run_env
+
+    return episodes(load_policy(run), run_env(run)[0], 1, seed, max_steps=max_steps)
+
+
+def _state(run: Path) -> str:
+    """How far the run came, in a sentence."""
+    status = read_json(run, "status.json").get("status", "not begun")
+    try:
+        rows = read_metrics(run)
+    except FileNotFoundError:
+        rows = []
+    if not rows:
+        return f"Status: {status}; no update has ended yet."
+    steps = number(rows[-1], "timesteps") or 0
+    return f"Status: {status}, after {len(rows):,} updates and {steps:,.0f} environment steps."
+
+
+def _image(figure: Figure, words: str) -> str:
+    return f'<img alt="{html.escape(words)}" src="data:image/png;base64,{base64.b64encode(to_png(figure)).decode()}">'
+
+
+def _health(run: Path) -> str:
+    """The rules as a table that a phone holds, and below it what to do where one is broken."""
+    verdicts = health(run)
+    rows = ((j.metric, j.number, j.range, f"{SIGNS[j.state]} {j.state}") for j in verdicts.judgements)
+    cures = "".join(
+        f"<p><b>{html.escape(j.metric)}</b>: {html.escape(j.words)} <b>Cure:</b> {html.escape(j.cure)}</p>"
+        for j in verdicts.warnings
+    )
+    return f"<p>{html.escape(verdicts.title)}</p>{_table(('metric', 'now', 'healthy', ''), rows)}{cures}"
+
+
+def _parameters(told: dict[str, Any]) -> str:
+    config, origins = told.get("config", {}), told.get("origins", {})
+    return _table(("parameter", "value", "from"), ((n, _text(v), origins.get(n, "")) for n, v in config.items()))
+
+
+def _versions(told: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    yield "device", str(told.get("device", "unknown"))
+    yield from ((name, str(version)) for name, version in told.get("versions", {}).items())
+
+
+def _text(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    line = lambda tag, cells: "<tr>" + "".join(f"<{tag}>{html.escape(str(x))}</{tag}>" for x in cells) + "</tr>"
+    body = "\n".join(line("td", row) for row in rows)
+    return (
+        f'<div class="wide"><table class="plain"><thead>{line("th", head)}</thead><tbody>{body}</tbody></table></div>'
+    )

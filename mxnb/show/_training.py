@@ -1,0 +1,154 @@
+"""What changed while a run learned: achievements over time, rules with their healthy ranges, and two runs compared."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mxnb.show._bars import percent
+from mxnb.show._curves import curves
+from mxnb.show._figures import BLUE, GREY, INK, ORANGE, SMALL, new_figure, style, to_png
+from mxnb.show._health import judge
+from mxnb.show._runs import number, pooled_mean, read_json, run_path, some_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COLUMNS = 8  # parts of a run in the heat map; a phone holds their numbers
+
+
+def achievements_over_time(run: Any, *, columns: int = _COLUMNS) -> Figure:
+    """Draw how often each achievement was reached in each part of a run, in percent of the episodes that ended there.
+
+    Args:
+        run: a run folder, or the `Result` of `fit`.
+        columns: equal parts of its environment steps.
+
+    Raises:
+        FileNotFoundError: the folder has no `metrics.jsonl`.
+        ValueError: columns below 1, or no achievements in its rows.
+    """
+    if columns < 1:
+        raise ValueError(f"columns is {columns}; use at least 1")
+    rows = [row for row in some_rows(run) if number(row, "train/num_episodes")]
+    names = sorted({k for row in rows for k in row if k.startswith("stats/") and "/" not in k.removeprefix("stats/")})
+    if not names:
+        raise ValueError(f"{run_path(run)} reports no achievements, or no episode has ended yet: train longer")
+    steps = np.array([number(row, "timesteps") or 0.0 for row in rows])
+    part = np.minimum((steps / steps[-1] * columns).astype(int), columns - 1)
+    parts = [[row for row, p in zip(rows, part, strict=True) if p == i] for i in range(columns)]
+    rates = np.array([[pooled_mean(some, name) if some else None for some in parts] for name in names], float)
+    order = sorted(range(len(names)), key=lambda i: (-np.nan_to_num(rates[i])[-1], -np.nansum(rates[i]), names[i]))
+    shown = rates[order]
+    fig = new_figure(height=0.95 + 0.2 * len(names))
+    ax = fig.subplots()
+    scale, word = next(
+        (s, w) for s, w in ((1e6, " (millions)"), (1e3, " (thousands)"), (1, "")) if steps[-1] >= 0.9 * s
+    )
+    style(ax, "Achievements while it learned", f"environment steps{word}")
+    ax.imshow(np.ma.masked_invalid(shown), cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
+    ax.set_yticks(range(len(names)), [names[i].removeprefix("stats/").replace("_", " ") for i in order])
+    edges = np.arange(columns + 1) * steps[-1] / columns / scale
+    ax.set_xticks(np.arange(columns + 1)[::2] - 0.5, [f"{edge:.3g}" for edge in edges[::2]])
+    ax.tick_params(length=0)
+    for i, j in np.ndindex(*shown.shape):
+        if not np.isnan(shown[i, j]):
+            ink = "white" if shown[i, j] > 0.6 else INK
+            words = percent(float(shown[i, j])).removesuffix(" %")
+            ax.text(j, i, words, ha="center", va="center", fontsize=SMALL - 1, color=ink)
+    ax.annotate("% of ended episodes", (1, 1), (0, 4), xycoords="axes fraction", textcoords="offset points",
+                ha="right", va="bottom", fontsize=SMALL, color=GREY)  # fmt: skip
+    return fig
+
+
+def health_curves(run: Any) -> Figure:
+    """Draw each metric that a run's health rules watch, over its steps, with the healthy range shaded.
+
+    Raises:
+        FileNotFoundError: the folder has no `metrics.jsonl`.
+        ValueError: its config.json names no rules, or no row has one of their metrics.
+    """
+    rows = some_rows(run)
+    rules = judge(read_json(run, "config.json").get("health") or (), rows)
+    told = [(rule, [(number(row, "timesteps"), number(row, rule.metric)) for row in rows]) for rule in rules]
+    told = [(rule, [(x, y) for x, y in points if x is not None and y is not None]) for rule, points in told]
+    told = [(rule, points) for rule, points in told if points]
+    if not told:
+        raise ValueError(f"{run_path(run)} has no rows with the metrics that its health rules watch")
+    fig = new_figure(height=0.35 + 1.25 * len(told))
+    axes = np.atleast_1d(fig.subplots(len(told), sharex=True))
+    for ax, (rule, points) in zip(axes, told, strict=True):
+        x, y = np.array(points, float).T
+        style(ax, rule.metric)
+        low, high = max(rule.low, min(0.0, np.nanmin(y))), min(rule.high, max(1.2 * rule.low, 1.1 * np.nanmax(y)))
+        ax.axhspan(low, high, color="#DDEFE6", linewidth=0)
+        ax.plot(x, y, color=BLUE, linewidth=1.1)
+        sick = ~((y >= rule.low) & (y <= rule.high))
+        ax.plot(x[sick], y[sick], ".", color=ORANGE, markersize=3)
+        for bound in (rule.low, rule.high):
+            if math.isfinite(bound) and np.nanmin([low, *y]) <= bound <= np.nanmax([high, *y]):
+                ax.axhline(bound, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+        ax.annotate(f"healthy: {rule.range}", (1, 1), (0, 3), xycoords="axes fraction", textcoords="offset points",
+                    ha="right", va="bottom", fontsize=SMALL, color=GREY)  # fmt: skip
+    axes[-1].set_xlabel("environment steps (green: healthy; orange: outside)", fontsize=SMALL, color=INK)
+    axes[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes[-1].locator_params(axis="x", nbins=4)
+    return fig
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """Two runs: where their parameters differ, and their curves. A cell shows both."""
+
+    labels: tuple[str, str]
+    differences: dict[str, tuple[Any, Any]]
+    figure: Any
+
+    def __repr__(self) -> str:
+        lines = [f"  {name}: {a} / {b}" for name, (a, b) in self.differences.items()]
+        return "\n".join([f"{self.labels[0]} / {self.labels[1]}", *(lines or ["  the same parameters"])])
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        cell = lambda tag, text: (
+            f'<{tag} style="text-align:left;padding:2px 12px 2px 0">{html.escape(str(text))}</{tag}>'
+        )
+        line = lambda tag, words: f"<tr>{''.join(cell(tag, word) for word in words)}</tr>"
+        body = "".join(line("td", (name, *pair)) for name, pair in self.differences.items())
+        table = f"<table><thead>{line('th', ('parameter', *self.labels))}</thead><tbody>{body}</tbody></table>"
+        picture = f'<img alt="curves" style="max-width:100%" src="data:image/png;base64,{_text(to_png(self.figure))}">'
+        words = table if self.differences else "<p>The same parameters.</p>"
+        return {"text/plain": repr(self), "text/html": f'<div style="overflow-x:auto">{words}</div>{picture}'}
+
+
+def compare(first: Any, second: Any, *, labels: Sequence[str] = ("", ""), x: str = "steps") -> Comparison:
+    """Two runs side by side: the parameters (agent, environment, seed, versions too) that differ, and their curves.
+
+    Raises FileNotFoundError and ValueError as `curves`, and where a folder has no readable config.json.
+    """
+    told = [_told(run) for run in (first, second)]
+    names = tuple(label or run_path(run).name for label, run in zip(labels, (first, second), strict=True))
+    keys = [*told[0], *(key for key in told[1] if key not in told[0])]
+    pairs = {key: tuple(some.get(key, "-") for some in told) for key in keys}
+    different = {key: pair for key, pair in pairs.items() if json.dumps(pair[0]) != json.dumps(pair[1])}
+    if names[0] == names[1]:
+        names = (f"{names[0]} (first)", f"{names[1]} (second)")
+    return Comparison(names, different, curves([first, second], labels=names, x=x))  # type: ignore[arg-type]
+
+
+def _told(run: Any) -> dict[str, Any]:
+    found = read_json(run, "config.json")
+    if not found:
+        raise FileNotFoundError(f"no readable {run_path(run) / 'config.json'}: give the folder that fit wrote to")
+    versions = {f"version of {name}": version for name, version in found.get("versions", {}).items()}
+    return {name: found.get(name) for name in ("agent", "env", "preset", "seed")} | found.get("config", {}) | versions
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -1,0 +1,158 @@
+(() => {
+  const make = (root) => {
+    const data = JSON.parse(root.querySelector("script[type='application/json']").textContent);
+    const at = (name) => root.querySelector("[data-mx=" + name + "]");
+    const frame = at("frame"), said = at("said"), play = at("play"), slider = at("slider"), time = at("time");
+    const speed = at("speed"), which = at("episode"), jump = at("jump"), acts = at("acts"), got = at("got");
+    const pictures = data.pictures.map((code) => { const image = new Image(); image.src = "data:image/webp;base64," + code; return image; });
+    let now = data.episodes[0], step = 0, timer = null;
+    const last = () => now.frames.length - 1;
+    const word = (action) => data.actions[action] ?? "action " + action;
+    const number = (x, digits = 2) => x === null ? "not a number" : Number(x).toFixed(digits);
+
+    const draw = () => {
+      const picture = pictures[now.frames[step]], wanted = step, whose = now;
+      if (!picture.complete) { picture.onload = () => { if (step === wanted && now === whose) draw(); }; return; }
+      if (frame.width !== picture.naturalWidth || frame.height !== picture.naturalHeight) {
+        frame.width = picture.naturalWidth; frame.height = picture.naturalHeight;
+      }
+      frame.getContext("2d").drawImage(picture, 0, 0);
+    };
+
+    const tell = () => {
+      const end = step === last(), parts = [];
+      if (end) parts.push(now.end, "return " + number(now.total));
+      else {
+        parts.push(now.actions ? word(now.actions[step]) : "action " + now.moves[step]);
+        if (now.rewards[step]) parts.push("reward " + (now.rewards[step] > 0 ? "+" : "") + number(now.rewards[step]));
+        if (now.values) parts.push("value " + number(now.values[step]));
+        parts.push("entropy " + number(now.entropies[step]) + " nats");
+      }
+      said.replaceChildren();
+      const head = document.createElement("b");
+      head.textContent = "Step " + step + " of " + last() + ": ";
+      said.append(head, parts.join(" · "));
+      frame.setAttribute("aria-label", said.textContent);
+      slider.setAttribute("aria-valuetext", said.textContent);
+    };
+
+    const weigh = () => {
+      if (!now.probs) return;
+      const probs = step === last() ? null : now.probs[step], mask = step === last() || !now.masks ? null : now.masks[step];
+      [...acts.children].forEach((line, i) => {
+        const masked = mask !== null && mask[i] === "0", share = probs ? probs[i] : 0;
+        line.classList.toggle("mx-masked", masked);
+        line.classList.toggle("mx-taken", probs !== null && now.actions[step] === i);
+        line.querySelector("b").style.width = 100 * share + "%";
+        line.lastChild.textContent = probs === null ? "" : masked && share < .005 ? "masked" : share > 0 && share < .01 ? "<1 %" : Math.round(100 * share) + " %";
+      });
+    };
+
+    const collect = () => [...got.children].forEach((item, i) => {
+      const when = now.got[i], has = when !== null && when <= step;
+      item.classList.toggle("mx-yes", has);
+      item.textContent = (has ? "✓ " : "") + data.achievements[i] + (has ? ", step " + when : "");
+    });
+
+    const lanes = () => [["reward", now.rewards, "--mark"], ["value", now.values, "--value"], ["entropy", now.entropies, "--entropy"]].filter((lane) => lane[1]);
+    const left = 58, right = 8;
+    const place = (t, width) => left + (width - left - right) * (last() ? t / last() : 0);
+    const chart = () => {
+      const width = time.clientWidth, height = time.clientHeight, ratio = window.devicePixelRatio || 1;
+      if (!width) return;
+      time.width = width * ratio; time.height = height * ratio;
+      const ink = time.getContext("2d"), css = getComputedStyle(root), colour = (name) => css.getPropertyValue(name).trim();
+      ink.scale(ratio, ratio); ink.font = "12px system-ui, sans-serif";
+      const tall = (height - 18) / lanes().length;
+      lanes().forEach(([name, values, hue], k) => {
+        const low = Math.min(0, ...values), high = Math.max(1e-6, ...values), top = k * tall + 6, room = tall - 10;
+        const y = (v) => top + room * (1 - (v - low) / (high - low));
+        ink.fillStyle = colour("--dim"); ink.textAlign = "right";
+        ink.fillText(name, left - 6, top + room / 2 - 1);
+        ink.fillText(high < 1e-5 ? "0" : "to " + number(high, high < 10 ? 1 : 0), left - 6, top + room / 2 + 12);
+        ink.strokeStyle = colour("--line"); ink.lineWidth = 1;
+        ink.beginPath(); ink.moveTo(left, y(0)); ink.lineTo(width - right, y(0)); ink.stroke();
+        ink.strokeStyle = colour(hue); ink.lineWidth = 1.5; ink.beginPath();
+        values.forEach((v, t) => {
+          const x = place(t, width);
+          if (name !== "reward") return t ? ink.lineTo(x, y(v)) : ink.moveTo(x, y(v));
+          if (v) { ink.moveTo(x, y(0)); ink.lineTo(x, y(v)); }
+        });
+        ink.stroke();
+      });
+      ink.fillStyle = colour("--mark");
+      now.events.forEach((event) => { ink.beginPath(); ink.arc(place(event[0], width), height - 9, 3.5, 0, 7); ink.fill(); });
+      ink.fillStyle = colour("--dim"); ink.textAlign = "right"; ink.fillText("events", left - 6, height - 5);
+      ink.strokeStyle = colour("--ink"); ink.lineWidth = 1.5;
+      ink.beginPath(); ink.moveTo(place(step, width), 0); ink.lineTo(place(step, width), height); ink.stroke();
+    };
+
+    const go = (to) => {
+      step = Math.max(0, Math.min(last(), Math.round(to)));
+      slider.value = step;
+      if (step === last()) halt();
+      draw(); tell(); weigh(); collect(); chart();
+      root.dataset.step = step;
+      at("before").disabled = !now.events.some((event) => event[0] < step);
+      at("after").disabled = !now.events.some((event) => event[0] > step);
+    };
+    const halt = () => { clearTimeout(timer); timer = null; play.textContent = "▶ Play"; play.setAttribute("aria-label", "Play"); };
+    const tick = () => { go(step + 1); if (timer !== null) timer = setTimeout(tick, 1000 / speed.value); };
+    const start = () => {
+      if (step === last()) go(0);
+      play.textContent = "❚❚ Pause"; play.setAttribute("aria-label", "Pause");
+      timer = setTimeout(tick, 1000 / speed.value);
+    };
+    const toggle = () => timer === null ? start() : halt();
+    const event = (way) => {
+      const steps = now.events.map((event) => event[0]).filter((t) => way > 0 ? t > step : t < step);
+      if (steps.length) { halt(); go(way > 0 ? steps[0] : steps[steps.length - 1]); }
+    };
+    const open = (i) => {
+      halt(); now = data.episodes[i]; slider.max = last();
+      jump.replaceChildren(new Option(now.events.length ? "Jump to …" : "no events", ""), ...now.events.map(([t, words]) => new Option("step " + t + ": " + words, t)));
+      jump.disabled = !now.events.length;
+      acts.parentElement.hidden = !now.probs;
+      go(0);
+    };
+
+    data.episodes.forEach((episode, i) => which.append(new Option(episode.name, i)));
+    which.parentElement.hidden = data.episodes.length < 2;
+    data.actions.forEach((name) => {
+      const line = document.createElement("div"), bar = document.createElement("i");
+      line.className = "mx-act"; bar.append(document.createElement("b"));
+      line.append(document.createElement("span"), bar, document.createElement("span"));
+      line.firstChild.textContent = name; acts.append(line);
+    });
+    root.classList.toggle("mx-many", data.actions.length > 24);
+    data.achievements.forEach(() => got.append(document.createElement("li")));
+    got.parentElement.hidden = !data.achievements.length;
+    play.onclick = toggle;
+    at("back").onclick = () => { halt(); go(step - 1); };
+    at("on").onclick = () => { halt(); go(step + 1); };
+    at("before").onclick = () => event(-1);
+    at("after").onclick = () => event(1);
+    slider.oninput = () => { halt(); go(slider.value); };
+    which.onchange = () => open(which.value);
+    jump.onchange = () => { if (jump.value !== "") { halt(); go(jump.value); } jump.value = ""; };
+    const scrub = (e) => { const box = time.getBoundingClientRect(); halt(); go((e.clientX - box.left - left) / (box.width - left - right) * last()); };
+    time.onpointerdown = (e) => { time.setPointerCapture(e.pointerId); scrub(e); };
+    time.onpointermove = (e) => { if (e.buttons) scrub(e); };
+    root.onkeydown = (e) => {
+      if (e.altKey || e.ctrlKey || e.metaKey || e.target.tagName === "SELECT") return;
+      const press = { ArrowLeft: () => { halt(); go(step - 1); }, ArrowRight: () => { halt(); go(step + 1); }, Home: () => { halt(); go(0); },
+        End: () => { halt(); go(last()); }, n: () => event(1), p: () => event(-1) };
+      if (e.key === " " && e.target.tagName !== "BUTTON") toggle();
+      else if (press[e.key]) press[e.key]();
+      else return;
+      e.preventDefault(); e.stopPropagation();
+    };
+    new ResizeObserver(chart).observe(time);
+    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", chart);
+    root.querySelector(".mx-strip").hidden = true;
+    root.querySelector(".mx-body").hidden = false;
+    open(0);
+    root.dataset.ready = "yes";
+  };
+  for (const root of document.querySelectorAll(".mxnb-player:not([data-ready])")) make(root);
+})();

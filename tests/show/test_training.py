@@ -1,0 +1,110 @@
+"""Achievements over time, rules with their ranges, and two runs compared."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mxnb import show
+from mxnb.show._curves import middle_half
+
+
+def rising(n: int = 40) -> list[dict[str, Any]]:
+    """Wood is found more and more often, iron never; 4 episodes end in each row, in the last one 400."""
+    return [
+        {
+            "update": u,
+            "timesteps": 1000 * u,
+            "time/wall_seconds": 6.0 * u,
+            "train/num_episodes": 400.0 if u == n else 4.0,
+            "train/mean_episode_return": float(u),
+            "train/entropy_frac": 0.5 if u > 10 else 0.05,
+            "train/approx_kl": 0.02,
+            "stats/collect_wood": u / n,
+            "stats/collect_iron": 0.0,
+            "stats/cause/death": 1.0,
+        }
+        for u in range(1, n + 1)
+    ]
+
+
+def test_the_heat_map_pools_over_episodes(make_run: Any, texts: Any, cut_off: Any) -> None:
+    fig = show.achievements_over_time(make_run(rows=rising()), columns=4)
+    (ax,) = fig.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["collect wood", "collect iron"]
+    shown = np.asarray(ax.images[0].get_array())
+    last = np.average([u / 40 for u in range(30, 41)], weights=[4.0] * 10 + [400.0])
+    np.testing.assert_allclose(shown[0, -1], last)
+    np.testing.assert_allclose(shown[0, 0], np.mean([u / 40 for u in range(1, 10)]))
+    assert (shown[1] == 0).all() and "environment steps (thousands)" in texts(fig) and not cut_off(fig)
+
+
+def test_parts_in_which_nothing_ended_stay_empty(make_run: Any) -> None:
+    rows = [row | {"train/num_episodes": 0.0 if 10 < row["update"] <= 20 else 4.0} for row in rising()]
+    shown = np.ma.getmaskarray(
+        show.achievements_over_time(make_run(rows=rows), columns=4).axes[0].images[0].get_array()
+    )
+    assert shown[:, 1].sum() >= 0 and not shown[:, 3].any()
+    eight = np.ma.getmaskarray(show.achievements_over_time(make_run("b", rows=rows)).axes[0].images[0].get_array())
+    assert eight[:, 3].all()
+
+
+def test_no_achievements_say_so(make_run: Any) -> None:
+    with pytest.raises(ValueError, match="reports no achievements"):
+        show.achievements_over_time(make_run(rows=[{"update": 1, "timesteps": 8, "train/num_episodes": 2.0}]))
+    with pytest.raises(ValueError, match="columns is 0"):
+        show.achievements_over_time(make_run("b"), columns=0)
+
+
+def test_health_shades_what_is_healthy(make_run: Any, texts: Any, cut_off: Any) -> None:
+    fig = show.health_curves(make_run(rows=rising()))
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["train/entropy_frac", "train/approx_kl"]
+    band = fig.axes[0].patches[0].get_extents().transformed(fig.axes[0].transData.inverted())
+    assert band.y0 == pytest.approx(0.1) and band.y1 >= 0.5
+    sick = fig.axes[0].lines[1].get_xdata()
+    assert list(sick) == [1000.0 * u for u in range(1, 11)]
+    assert "healthy: at most 0.06" in texts(fig) and not cut_off(fig)
+    with pytest.raises(ValueError, match="no rows with the metrics"):
+        show.health_curves(make_run("bare", rules=[]))
+
+
+def test_two_runs_compared(make_run: Any) -> None:
+    first, second = make_run("a", rows=12), make_run("b", rows=20)
+    told = json.loads((second / "config.json").read_text()) | {"seed": 7, "versions": {"jax": "0.9"}}
+    (second / "config.json").write_text(json.dumps(told))
+    found = show.compare(first, second)
+    assert found.differences == {"total_timesteps": (1200, 2000), "seed": (0, 7), "version of jax": ("-", "0.9")}
+    bundle = found._repr_mimebundle_()
+    assert "seed: 0 / 7" in bundle["text/plain"] and "<td" in bundle["text/html"]
+    same = show.compare(first, first)
+    assert same.labels == ("a (first)", "a (second)") and "the same parameters" in repr(same)
+    with pytest.raises(FileNotFoundError, match=r"no readable .*config\.json"):
+        show.compare(first, first.parent)
+
+
+def test_curves_over_minutes(make_run: Any, texts: Any) -> None:
+    fig = show.curves(make_run(rows=rising()), x="minutes", smooth=0)
+    assert fig.axes[0].lines[-1].get_xdata()[-1] == pytest.approx(4.0) and "minutes trained" in texts(fig)
+    with pytest.raises(ValueError, match="choose 'steps' or 'minutes'"):
+        show.curves(make_run("b"), x="hours")
+
+
+def test_the_middle_half_ignores_the_outer_quarters() -> None:
+    y = np.array([[-1000.0], [1.0], [2.0], [3.0], [4.0], [5.0], [6.0], [1000.0]])
+    mean, low, high = middle_half(y)
+    assert mean == pytest.approx(3.5) and low < mean < high
+    again = middle_half(y)
+    assert (again[1], again[2]) == (low, high)
+    wide = np.diff([m[0] for m in middle_half(np.random.default_rng(1).normal(size=(5, 1)))[1:]])
+    narrow = np.diff([m[0] for m in middle_half(np.random.default_rng(1).normal(size=(80, 1)))[1:]])
+    assert narrow < wide
+
+
+def test_an_interval_for_several_runs(make_run: Any, texts: Any) -> None:
+    runs = [make_run(f"s{i}", rows=20, start=float(i)) for i in range(5)]
+    fig = show.curves({"ours": runs}, band="iqm", smooth=0)
+    assert "mean of the middle half of the seeds; band: 95 % interval" in texts(fig)
+    assert fig.axes[0].lines[0].get_ydata()[0] == pytest.approx(np.mean([1 + 1, 2 + 1, 3 + 1]))
