@@ -224,6 +224,48 @@ if env.spec.info:
     display(bars)
 
 # %% [markdown]
+# When was each learned? Easy ones first; each number is the share, in percent, of the episodes that ended in that part.
+
+# %%
+if env.spec.info:
+    learned = mxnb.show.achievements_over_time(result)
+    mxnb.show.save(learned, result.run_dir / "figures" / "learned.png")
+    display(learned)
+
+# %% [markdown]
+# ## One update, taken apart
+#
+# What does an update do? Take the newest checkpoint, let it play one more rollout and learn from it, and look at one
+# minibatch before and after. (At the end of its own run the step size has fallen to 0, so the run is taken to be twice as
+# long.)
+#
+# The **ratio** is how much more probable the update made the action that was taken. Samples with a positive **advantage**
+# should move up and the others down; the orange ones have gone as far as they may. Below, the critic: the closer to the
+# dashed line, the better it knew the return.
+
+# %%
+from mxnb.agents.explain import explain_update
+from mxnb.run.checkpoint import restore_at
+
+saved = [int(folder.name) for folder in (result.run_dir / "checkpoints" / "steps").iterdir() if folder.name.isdigit()]
+state = restore_at(result.run_dir, max(saved), agent.kept_shapes())
+longer = replace(p.config, total_timesteps=2 * p.config.total_timesteps)
+update = explain_update(longer, env, state)
+apart = mxnb.show.explained(update, clip_eps=p.config.clip_eps)
+mxnb.show.save(apart, result.run_dir / "figures" / "update.png")
+apart
+
+# %% [markdown]
+# The state of that minibatch whose policy moved most, before and after. What is masked has probability 0 in both.
+
+# %%
+moved = int(np.abs(update.probs_after - update.probs).sum(-1).argmax())
+legal = None if update.mask is None else update.mask[moved]
+for words, probs in (("before", update.probs), ("after", update.probs_after)):
+    print(words)
+    display(mxnb.show.mask_picture(None, legal, env.spec.action_names, probs[moved]))
+
+# %% [markdown]
 # ## What the mask was worth
 #
 # The same agent, the same seeds, with and without the mask, for a smaller budget. The lines are means over two
@@ -274,6 +316,14 @@ if episode.frames is not None:
     strip = mxnb.show.filmstrip(episode)
     mxnb.show.save(strip, result.run_dir / "figures" / "episode.png")
     display(strip)
+
+# %% [markdown]
+# The same, playing: ▶, or the arrow keys. Its frames lie in the page, so it needs no kernel: it plays on while a cell is
+# running, and in exported HTML. Below the frame are reward, value and entropy of every step; click there to go to one.
+
+# %%
+watched = None if episode.frames is None else mxnb.show.Playback((episode,), "An episode of masked PPO")
+watched
 
 # %% [markdown]
 # ## Three exercises
@@ -405,6 +455,14 @@ check(
 # | Values are not clipped unless asked for | `if config.vf_clip_eps:` | [ppo.py, line 224](../mxnb/agents/ppo.py#L224) |
 # | A memory is cleared where an episode begins, inside the scan | `carry = jnp.where(first[:, None], 0.0, carry)` | [recurrent.py, line 40](../mxnb/networks/recurrent.py#L40) |
 # | Finished environments take fresh worlds, each used once | `worlds, queue, head, key = _take_worlds(env, (obs, state), starts, vec.queue, vec.head, key)` | [vector.py, line 143](../mxnb/envs/vector.py#L143) |
+
+# %% [markdown]
+# ## A page to share
+#
+# The run in one file: player, curves, health, parameters and where each came from. It opens anywhere and asks no server.
+
+# %%
+print(mxnb.show.page(result, watched))
 
 # %% [markdown]
 # ## What to try next

@@ -473,6 +473,14 @@ if episode.frames is not None:
     display(strip)
 
 # %% [markdown]
+# The same, playing: ▶, or the arrow keys. Its frames lie in the page, so it needs no kernel: it plays on while a cell is
+# running, and in exported HTML. Below the frame are reward, value and entropy of every step; click there to go to one.
+
+# %%
+watched = None if episode.frames is None else mxnb.show.Playback((episode,), "A life of the average-reward agent")
+watched
+
+# %% [markdown]
 # ## Three exercises
 #
 # Write the missing lines, run the cell, then run the check below them. An exercise left open says so and harms nothing.
@@ -551,6 +559,14 @@ check(
     np.where(limit, final, np.append(value[1:], 0.5)),
     "A death has a next state like any other step; a limit has only its final observation.",
 )
+
+# %% [markdown]
+# ## A page to share
+#
+# The run in one file: player, curves, health, parameters and where each came from. It opens anywhere and asks no server.
+
+# %%
+print(mxnb.show.page(result, watched))
 
 # %% [markdown]
 # ## What to try next

@@ -125,24 +125,26 @@ for t in range(13):
 #
 # $$h_t = \mathrm{GRU}(h_{t-1}, z_{t-1}, a_{t-1}), \qquad z_t \sim q(z \mid h_t, o_t), \qquad \hat z_t \sim p(z \mid h_t).$$
 #
-# The **posterior** $q$ has seen the observation, the **prior** $p$ has not. Everything else is predicted from $(h_t, z_t)$:
+# The **posterior** $q$ has seen the observation, the **prior** $p$ has not. Given $h_t$ the groups are independent, and each
+# distribution is mixed with 1 % of the uniform one, so that nothing is ever impossible. A draw has no gradient; $z$ passes on
+# that of its probabilities (straight-through). Everything else is predicted from $(h_t, z_t)$:
 # the observation, the reward, and whether the episode goes on. Where the prior is as good as the posterior, the model can
-# do without observations: it can dream. ($z$ is called latent, since nobody says what its classes mean.)
+# do without observations: it can dream. ($z$ is called latent, since nobody says what its classes mean.) Below,
+# $\mathrm{sg}$ stops the gradient, and a nat is $1 / \ln 2$ bits.
 #
 # $$L = L_\text{obs} + L_\text{reward} + L_\text{cont} + L_\text{foresee}
 #  + \max(1, \mathrm{KL}(\mathrm{sg}\,q \,\|\, p)) + 0.1\,\max(1, \mathrm{KL}(q \,\|\, \mathrm{sg}\,p))$$
 #
 # - $L_\text{obs}$: cross entropy of the map's 1,323 bits, plus `number_coef` = 10 times the squared errors of the 22 other
-#   numbers (inventory, health, direction, light), each as the symlog of ten times itself.
+#   numbers (inventory, health, direction, light), each as the symlog (further down) of ten times itself.
 # - $L_\text{reward}$: cross entropy over the bins below.
 # - $L_\text{cont}$: cross entropy of the chance to go on; its target is the discount, or 0 on a terminal row.
 # - $L_\text{foresee}$: the last two once more, asked at $(h_t, \mathrm{sg}\,\hat z_t)$: before the row was seen. Dreams are
-#   made of such $\hat z$. Their groups are drawn one by one, so many go together as no observation's ever do, and heads that
-#   never met them answer "nothing happens". DreamerV3 has no such term; `foresee_coef=0` takes it away.
+#   made of such $\hat z$. Their groups are drawn independently, so many go together as no observation's ever do, and heads
+#   that never met them expect too little. DreamerV3 has no such term; `foresee_coef=0` takes it away.
 #
 # The same divergence stands there twice: the first teaches the prior to foresee the posterior, the second, gently (0.1 is
-# `rep_coef`), teaches the posterior to be foreseeable; $\mathrm{sg}$ stops the gradient. Below one nat (`free_nats`) both
-# are left alone.
+# `rep_coef`), teaches the posterior to be foreseeable. Below one nat (`free_nats`) both are left alone.
 
 # %%
 mxnb.show.source(world.world_loss)
@@ -196,8 +198,8 @@ plain
 # ones, which may be noise, are not scaled up. $\lambda$ is `lambda_`, $\eta$ is `ent_coef`.
 #
 # The critic learns $R_k$ as classes, $w_k\,(\mathrm{CE}(R_k) + \mathrm{CE}(\bar v_k))$ with $\bar v$ the value of a slow copy
-# of itself. With weight 0.3 (`replay_value_coef`) it also learns the returns of the replayed rows: the rewards that came, then
-# what was dreamt from the last of them.
+# of itself. With weight 0.3 (`replay_value_coef`) it also learns from the replayed rows that dreams started at: the same
+# equation along them, with the rewards that came, and the return dreamt from each row in the place of $v$.
 
 # %%
 mxnb.show.source(imagined.lambda_returns)
@@ -222,8 +224,8 @@ if result.status != "done":
 
 # %% [markdown]
 # The return is the game's own, not a dreamt one. The loss of observations is $L_\text{obs}$ above. Surprise, the divergence
-# above, does not go to 0: below one nat nothing pushes it down, and neither a cow's next step nor the land beyond the edge
-# can be known. It may rise while the model improves, as the latents come to say more.
+# above, does not go to 0: neither a cow's next step nor the land beyond the edge can be known. It may rise while the model
+# improves, as the latents come to say more.
 
 # %%
 curve = mxnb.show.curves(result.run_dir)
@@ -235,8 +237,8 @@ mxnb.show.health(result.run_dir)
 
 # %% [markdown]
 # What dreams promise at their start, what the critic holds their states worth, and what whole episodes of the game pay.
-# The first two start in the middle of an episode, so they should lie below what a whole one pays. Where they rise above it,
-# the policy chases rewards that exist in dreams alone.
+# The first two start at replayed moments, in the middle of episodes and mostly of older play, so they should lie below what a
+# whole one pays now. Where they rise above it, the policy chases rewards that exist in dreams alone.
 
 # %%
 logged = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
@@ -269,7 +271,11 @@ dreams
 
 # %%
 heads = mxnb.show.lines(
-    {"reward": told("train/reward_loss"), "continue": told("train/cont_loss")},
+    {
+        "reward": told("train/reward_loss"),
+        "continue": told("train/cont_loss"),
+        "both, before seeing the row": told("train/foresee_loss"),
+    },
     title="Losses of reward and continue",
     xlabel="environment steps (thousands)",
     ylabel="nats a row",
@@ -296,8 +302,8 @@ except ValueError as problem:
 
 # %% [markdown]
 # Above what came, below what one dream made of it, first right after the last row that was seen. Terrain should stay where
-# it was and move as the player walks; what comes in from the edge is a guess. A small model keeps the large areas and
-# loses single trees. (Each tile shows its likeliest block, black where none has a chance above a half.)
+# it was and move as the player walks; what comes in from the edge is a guess. A small model keeps grass and stone, and loses
+# what is rare: trees, ores, even lava, which kills. (Each tile shows its likeliest block, black where none has a chance above a half.)
 
 # %%
 if foreseen is not None and env.spec.id == "craftax-classic-symbolic-v1":
@@ -323,7 +329,11 @@ else:
 if foreseen is not None and env.spec.num_binary:
     nats = foresight.nats_of_bits(foreseen, env.spec.num_binary, rows)
     ahead = np.arange(1, len(nats["model"]) + 1)
-    names = {"model": "the model", "marginal": "how often each bit is set", "repeat": "the last observation"}
+    names = {
+        "model": "the model",
+        "marginal": "how often each bit is set",
+        "repeat": "the last observation (flattered)",
+    }
     bits = mxnb.show.lines(
         {words: (ahead, nats[name]) for name, words in names.items()},
         title="Foreseeing the map",
@@ -332,6 +342,9 @@ if foreseen is not None and env.spec.num_binary:
     )
     mxnb.show.save(bits, result.run_dir / "figures" / "nats.png")
     display(bits)
+    print("steps ahead" + "".join(f"{k:>8}" for k in (1, 5, 15)))
+    for name, words in names.items():
+        print(f"{words}: " + "  ".join(f"{nats[name][k - 1]:.1f}" for k in (1, 5, 15)))
 
 # %% [markdown]
 # ## Can its numbers be believed?
@@ -339,7 +352,9 @@ if foreseen is not None and env.spec.num_binary:
 # A reward head may know every reward it *sees* and foresee none: then dreams hold no reward, and nothing is learned from
 # them. So the table asks after seeing a row (posterior) and one step ahead (prior). Lines 1 and 2 are AUCs: the chance
 # that a row which paid at least 0.5 (an achievement) gets a higher number than one which did not; 0.5 is a coin. Lines 3
-# and 4 compare mean rewards. Lines 5 and 6 are AUCs of the rows where an episode ends.
+# and 4 compare mean rewards. Lines 5 and 6 are AUCs of the rows where an episode ends; line 7 compares mean chances after
+# seeing a row, beside ends that are rarer than one row in a hundred. Line 8 is the divergence of the loss. The last two
+# set what a dream of `horizon` steps expects to earn beside what was then earned: rank correlation, and the slope of a line.
 #
 # The bounds are rules of thumb, not the paper's. Each *no* says where dreams mislead the policy.
 
@@ -352,7 +367,7 @@ wanted = {
     "reward_before_share": ("reward expected / real, one step ahead", 0.7, 1.4),
     "cont_auc": ("end of the episode, after seeing it", 0.8, np.inf),
     "cont_before_auc": ("end of the episode, one step ahead", 0.7, np.inf),
-    "cont_gap": ("chance to go on, expected - real", -0.002, 0.002),
+    "cont_gap": ("chance to go on after seeing, expected - real", -0.002, 0.002),
     "kl": ("surprise a row (nats)", 1.0, 30.0),
     "free_share": ("rows below one nat", 0.0, 0.8),
     "dream_rank": ("return dreamt and real, rank correlation", 0.3, np.inf),
@@ -383,7 +398,7 @@ ahead_of
 
 # %%
 ends = mxnb.show.calibration(
-    100 * (1 - expected.cont_before),
+    100 * np.maximum(0, 1 - expected.cont_before),  # the discount in it may be overshot
     100 * np.asarray(rows.is_terminal),
     title="The end of the episode, one step ahead",
     xlabel="expected chance (%, mean of a tenth of the rows)",
@@ -412,10 +427,12 @@ returns
 # ## Is it any good?
 #
 # Whole episodes, with draws, beside random play and PPO after `compare_timesteps` steps, which presets set to Dreamer's own
-# budget. PPO runs 8 environments x 64 steps at its defaults; nobody tuned it for so short a run. Neither sees the action
-# mask unless `use_mask` says so, as in published Dreamers (notebook 02 measures what it is worth).
+# budget. PPO runs 8 environments x 64 steps, with layers as wide as Dreamer's and else its defaults; nobody tuned it for so
+# short a run. Neither sees the mask, which says what actions do something, unless `use_mask` says so, as in published
+# Dreamers (notebook 02 measures what it is worth).
 #
-# The score is Crafter's, a geometric mean of the 22 success rates, in which rare achievements count.
+# The score is Crafter's, $\exp(\text{mean} \ln(1 + s_i)) - 1$ of the 22 success rates $s_i$ in percent: nearly a geometric
+# mean, in which rare achievements count.
 
 # %%
 from mxnb.evaluate import evaluate, random_policy
@@ -438,11 +455,13 @@ if side.status != "done":
 # %%
 players = {
     "Dreamer": policy,
-    f"PPO, {budget:,} steps": mxnb.load_policy(side.run_dir),
+    f"PPO, {rival.timesteps(rival.num_updates):,} steps": mxnb.load_policy(side.run_dir),
     "random": random_policy(env.spec),
 }
 played = {name: evaluate(player, env, 128, jax.random.key(p.seed + 7)) for name, player in players.items()}
-print(f"Dreamer has taken {agent.timesteps(agent.num_updates):,} steps, PPO {budget:,}")
+minutes = lambda run: json.loads((run.run_dir / "result.json").read_text())["wall_seconds"] / 60
+for name, trained, run in (("Dreamer", agent, result), ("PPO", rival, side)):
+    print(f"{name} took {trained.timesteps(trained.num_updates):,} steps in {minutes(run):.1f} minutes")
 print(f"{'':<24} {'return':>7} {'95 % interval':>17} {'length':>7} {'score, %':>9}")
 for name, episodes in played.items():
     report = episodes.report()
@@ -451,7 +470,7 @@ for name, episodes in played.items():
     print(f"{name:<24} {r['mean']:7.2f} {r['low']:8.2f} - {r['high']:6.2f} {report['length']['mean']:7.0f} {score:>9}")
 
 # %% [markdown]
-# The same while they learned, over the steps of the game:
+# The same while they learned, over the steps of the game. A world model is meant to save those: does it, at this size?
 
 
 # %%
@@ -533,17 +552,16 @@ trained = (
 )
 for config, run, episodes, found in trained:
     r, count = episodes.report()["return"], config.num_updates * config.cadence[1]
-    minutes = json.loads((run.run_dir / "result.json").read_text())["wall_seconds"] / 60
     interval = f"{r['low']:.2f} - {r['high']:.2f}"
     print(
-        f"{config.train_ratio:>5} {count:>15,} {minutes:>8.1f} {r['mean']:7.2f} {interval:>15} "
+        f"{config.train_ratio:>5} {count:>15,} {minutes(run):>8.1f} {r['mean']:7.2f} {interval:>15} "
         f"{found['reward_before_auc']:>18.3f} {found.get('bits_model_5', np.nan):>14.1f}"
     )
 
 # %% [markdown]
-# One training seed each, and the intervals are over episodes alone: even a difference beyond them may be luck. Many
-# replays of few steps can be learned by heart: the loss falls, and foresight gets worse. The first thing to try next asks
-# for it.
+# One training seed each, and the intervals are over episodes alone: even a difference beyond them may be luck. (The rows are
+# shared by both, so these numbers differ from those above.) Many replays of *few* steps may be learned by heart instead:
+# the first thing to try next asks whether they are.
 
 # %% [markdown]
 # ## Watch it play
@@ -559,6 +577,14 @@ if episode.frames is not None:
     strip = mxnb.show.filmstrip(episode)
     mxnb.show.save(strip, result.run_dir / "figures" / "episode.png")
     display(strip)
+
+# %% [markdown]
+# The same, playing: ▶, or the arrow keys. Its frames lie in the page, so it needs no kernel: it plays on while a cell is
+# running, and in exported HTML. Below the frame are reward, value and entropy of every step; click there to go to one.
+
+# %%
+watched = None if episode.frames is None else mxnb.show.Playback((episode,), "An episode of Dreamer")
+watched
 
 # %% [markdown]
 # ## Three exercises
@@ -630,6 +656,14 @@ check(
 )
 
 # %% [markdown]
+# ## A page to share
+#
+# The run in one file: player, curves, health, parameters and where each came from. It opens anywhere and asks no server.
+
+# %%
+print(mxnb.show.page(result, watched))
+
+# %% [markdown]
 # ## What to try next
 #
 # - Fewer steps, each replayed four times as often: `total_timesteps = 60000`, `compare_timesteps = 60000` and
@@ -638,6 +672,6 @@ check(
 # - `overrides = {"foresee_coef": 0.0}`: as DreamerV3 has it. What do lines 2, 4 and 6 of the table say then?
 # - `overrides = {"horizon": 5}`: shorter dreams. The critic must then know more.
 # - `overrides = {"use_mask": True}`: the policy sees which actions do something, and the model learns to foresee it.
-# - `overrides = {"free_nats": 0.0}`: the posterior is pulled towards the prior even where they nearly agree.
+# - `overrides = {"rep_coef": 0.5}`: the posterior is pulled harder towards what the prior can foresee.
 # - `preset = "probe"`, `env_id = "catch"`: a game that is solved within minutes on a CPU, for trying changes.
 # - Headless: `papermill notebooks/04_dreamer.ipynb out.ipynb -p preset cpu -p seed 3`.
