@@ -8,7 +8,7 @@ BIN := .venv/bin
 RUNS := papermill_runs/local/$(NOTEBOOK)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all test-crash system lab lint bench notebooks clean
+.PHONY: help setup run test test-all test-crash system colab-widgets lab lint bench reference notebooks clean
 
 help:
 	@echo "make run        train masked PPO on Craftax-Classic in a notebook and show it (start here)"
@@ -18,6 +18,7 @@ help:
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make lint       style, types, notebooks in step with their .py"
 	@echo "make bench      speed, side by side with other libraries"
+	@echo "make reference  execute the notebooks whose results README shows (45 minutes)"
 	@echo "make notebooks  write the .ipynb from the .py"
 	@echo "make clean      remove caches and reports (not .venv, not papermill_runs)"
 
@@ -44,7 +45,7 @@ run: setup
 	@echo
 	@mkdir -p $(RUNS)
 	@start=$$(date +%s); \
-	env -u MPLBACKEND PYDEVD_DISABLE_FILE_VALIDATION=1 $(BIN)/papermill notebooks/$(NOTEBOOK).ipynb $(RUNS)/run.ipynb \
+	env -u MPLBACKEND PYDEVD_DISABLE_FILE_VALIDATION=1 MXNB_WIDGETS=off $(BIN)/papermill notebooks/$(NOTEBOOK).ipynb $(RUNS)/run.ipynb \
 	    -p preset $(PRESET) --no-progress-bar --log-level WARNING --stdout-file - --stderr-file - 2>&1 \
 	    | grep --line-buffered -v 'IPKernelApp. WARNING' && \
 	echo && echo "Done in $$(( $$(date +%s) - start )) s. Where to look:" && \
@@ -54,10 +55,10 @@ run: setup
 	    echo "  its pictures                    $${run}figures/"; \
 	done
 
-test: setup system
+test: setup system colab-widgets
 	@bash scripts/test.sh
 
-test-all: setup system
+test-all: setup system colab-widgets
 	@bash scripts/test.sh --all
 
 test-crash: setup
@@ -66,6 +67,12 @@ test-crash: setup
 # Debian packages that some tests use (a browser for the page tests, for instance); nothing to do when there is no such list.
 system:
 	@if [ -f scripts/system_packages.sh ]; then bash scripts/system_packages.sh; fi
+
+# The ipywidgets that Colab has, beside the newer one: tests/show/test_colab_widgets.py runs the widgets' tests with it.
+colab-widgets: setup
+	@test -f .venv/colab-widgets/.installed || { $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps \
+	    --upgrade --target .venv/colab-widgets ipywidgets==7.7.1 ipython-genutils==0.2.0 && \
+	    touch .venv/colab-widgets/.installed; } || echo "ipywidgets 7.7.1 could not be installed; its test is skipped."
 
 lab: setup
 	@$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
@@ -78,6 +85,10 @@ lint: setup
 
 bench: setup
 	@$(BIN)/python benchmarks/run.py
+
+# The executed notebooks that README shows, one by one: about 45 minutes on 2 cores.
+reference: setup
+	@for name in 02_masked_ppo 03_average_reward 04_dreamer; do bash scripts/reference.sh $$name cpu || exit 1; done
 
 notebooks: setup
 	@$(BIN)/ruff format -q notebooks

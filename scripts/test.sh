@@ -43,7 +43,7 @@ suite() { # suite NAME: its tests, with the report in $reports/NAME.*
     elif [ -d "tests/$name" ]; then
         what+=("tests/$name")
     else
-        export MXNB_PRESET=smoke MXNB_RUN_DIR="$runs/$name"
+        export MXNB_PRESET=smoke MXNB_RUN_DIR="$runs/$name" MXNB_WIDGETS=off
         what=(--nbmake --nbmake-timeout=900 "notebooks/$name.ipynb")
     fi
     .venv/bin/python -m pytest -q "${what[@]}" --junitxml="$reports/$name.xml" < /dev/null
