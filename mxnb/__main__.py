@@ -218,7 +218,10 @@ def _train(args: argparse.Namespace) -> Callable[[], int]:
         if result.status != "done":
             return 130
         if args.page and (run_dir / "config.json").exists():
-            print(f"a page to look at: {mxnb.show.page(run_dir, seed=args.seed)}")
+            try:
+                print(f"a page to look at: {mxnb.show.page(run_dir, seed=args.seed)}")
+            except Exception as error:  # the run is done and saved whatever becomes of its page
+                print(f"no page was written ({type(error).__name__}: {error})")
         return 0
 
     return job
@@ -342,6 +345,7 @@ def _watch_options(command: argparse.ArgumentParser, given: Sequence[str]) -> No
     command.add_argument("--greedy", action="store_true", help="the most probable action instead of a draw")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of worlds and draws (default 0)")
     command.add_argument("--gif", action="store_true", help="write the first one as a GIF too")
+    command.add_argument("--mp4", action="store_true", help="and as an MP4, where ffmpeg is installed")
 
 
 def _watch(args: argparse.Namespace) -> Callable[[], int]:
@@ -360,10 +364,15 @@ def _watch(args: argparse.Namespace) -> Callable[[], int]:
     name = "-".join(["player", *([f"checkpoint-{args.checkpoint}"] if args.checkpoint else []), f"seed-{args.seed}"])
 
     def job() -> int:
-        shown = mxnb.show.episodes(policy, env, args.episodes, args.seed, greedy=args.greedy, max_steps=args.max_steps)
-        print(f"{shown!r}")
-        for kind in ("html", *(("gif",) if args.gif else ())):
-            print(f"written to {shown.save(run / 'episodes' / f'{name}.{kind}')}")
+        given = {"greedy": args.greedy, "max_steps": args.max_steps}
+        try:
+            shown = mxnb.show.episodes(policy, env, args.episodes, args.seed, **given)
+            print(f"{shown!r}")
+            for kind in ("html", *(kind for kind in ("gif", "mp4") if getattr(args, kind))):
+                print(f"written to {shown.save(run / 'episodes' / f'{name}.{kind}')}")
+        except ValueError as error:  # no pictures, no ffmpeg
+            print(f"python -m mxnb watch: {error}", file=sys.stderr)
+            return 1
         return 0
 
     return job

@@ -227,10 +227,12 @@ if env.spec.info:
 # When was each learned? Easy ones first; each number is the share, in percent, of the episodes that ended in that part.
 
 # %%
-if env.spec.info:
+try:
     learned = mxnb.show.achievements_over_time(result)
     mxnb.show.save(learned, result.run_dir / "figures" / "learned.png")
     display(learned)
+except ValueError as problem:  # no achievements here, or no episode that ended
+    print(f"no picture: {problem}")
 
 # %% [markdown]
 # ## One update, taken apart
@@ -245,25 +247,29 @@ if env.spec.info:
 
 # %%
 from mxnb.agents.explain import explain_update
-from mxnb.run.checkpoint import restore_at
+from mxnb.run.checkpoint import kept_updates, restore_at
 
-saved = [int(folder.name) for folder in (result.run_dir / "checkpoints" / "steps").iterdir() if folder.name.isdigit()]
-state = restore_at(result.run_dir, max(saved), agent.kept_shapes())
-longer = replace(p.config, total_timesteps=2 * p.config.total_timesteps)
-update = explain_update(longer, env, state)
-apart = mxnb.show.explained(update, clip_eps=p.config.clip_eps)
-mxnb.show.save(apart, result.run_dir / "figures" / "update.png")
-apart
+saved, update = kept_updates(result.run_dir), None
+if saved:
+    state = restore_at(result.run_dir, saved[-1], agent.kept_shapes())
+    longer = replace(p.config, total_timesteps=2 * p.config.total_timesteps)
+    update = explain_update(longer, env, state)
+    apart = mxnb.show.explained(update, clip_eps=p.config.clip_eps)
+    mxnb.show.save(apart, result.run_dir / "figures" / "update.png")
+    display(apart)
+else:
+    print("the run's checkpoints are gone; `resume = False` trains it anew")
 
 # %% [markdown]
 # The state of that minibatch whose policy moved most, before and after. What is masked has probability 0 in both.
 
 # %%
-moved = int(np.abs(update.probs_after - update.probs).sum(-1).argmax())
-legal = None if update.mask is None else update.mask[moved]
-for words, probs in (("before", update.probs), ("after", update.probs_after)):
-    print(words)
-    display(mxnb.show.mask_picture(None, legal, env.spec.action_names, probs[moved]))
+if update is not None:
+    moved = int(np.abs(update.probs_after - update.probs).sum(-1).argmax())
+    legal = None if update.mask is None else update.mask[moved]
+    for words, probs in (("before", update.probs), ("after", update.probs_after)):
+        print(words)
+        display(mxnb.show.mask_picture(None, legal, env.spec.action_names, probs[moved]))
 
 # %% [markdown]
 # ## What the mask was worth
@@ -462,7 +468,9 @@ check(
 # The run in one file: player, curves, health, parameters and where each came from. It opens anywhere and asks no server.
 
 # %%
-print(mxnb.show.page(result, watched))
+from mxnb.run.folder import shown
+
+print("open", shown(mxnb.show.page(result, watched)))
 
 # %% [markdown]
 # ## What to try next

@@ -661,7 +661,9 @@ check(
 # The run in one file: player, curves, health, parameters and where each came from. It opens anywhere and asks no server.
 
 # %%
-print(mxnb.show.page(result, watched))
+from mxnb.run.folder import shown
+
+print("open", shown(mxnb.show.page(result, watched)))
 
 # %% [markdown]
 # ## What to try next

@@ -226,6 +226,27 @@ def test_the_mirror_is_told_what_the_command_line_says(tmp_path: Path, monkeypat
     assert [told[0][name] for name in ("project", "entity", "name", "resume")] == ["games", "us", "walk-b", "allow"]
 
 
+def test_what_cannot_be_watched_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A chain draws no pictures: its page says so, and `watch` does."""
+    line = "train --preset smoke --agent average_reward --env-id two-states --total-timesteps 256 --phase-steps 4"
+    assert run(f"{line} --run-dir run") == 0
+    assert "a page to look at: run/page.html" in capsys.readouterr().out
+    assert "draws no pictures" in (tmp_path / "run" / "page.html").read_text()
+    assert run("watch --run run --max-steps 9") == 1
+    assert "python -m mxnb watch: " in (said := capsys.readouterr().err) and "draws no pictures" in said
+
+
+def test_a_page_that_fails_costs_no_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise PermissionError("nobody may write here")
+
+    monkeypatch.setattr("mxnb.show._page.replace_file", broken)
+    assert run(f"train {TINY} --run-dir run") == 0
+    assert "no page was written (PermissionError: nobody may write here)" in capsys.readouterr().out
+    assert run(f"train {TINY} --run-dir other --no-page") == 0
+    assert "page" not in capsys.readouterr().out
+
+
 def test_listing_runs_imports_no_jax(tmp_path: Path) -> None:
     code = "import sys; from mxnb.__main__ import main; main(['runs', '.']); sys.exit('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)

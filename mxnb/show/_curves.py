@@ -80,11 +80,17 @@ def curves(
     """
     if band not in _BANDS:
         raise ValueError(f"band is {band!r}; choose 'range' (lowest to highest), 'se' (one standard error) or 'iqm'.")
-    if x not in _AXES:
-        raise ValueError(f"x is {x!r}; choose 'steps' or 'minutes'.")
+    axis(x)
     if smooth < 0:
         raise ValueError(f"smooth is {smooth}; give 0 or more (0.05 pools 5 % of the rows around each point).")
     return _draw(_groups(runs, labels), smooth, band, x)
+
+
+def axis(x: str) -> tuple[str, float]:
+    """(metric, how much of it is one) of "steps" or "minutes"; ValueError for another word."""
+    if x not in _AXES:
+        raise ValueError(f"x is {x!r}; choose 'steps' or 'minutes'.")
+    return _AXES[x]
 
 
 def live_curves(every_seconds: float = 5.0) -> Callable[[Any, Rows], None]:

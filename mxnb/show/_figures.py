@@ -74,9 +74,9 @@ def shell() -> Any | None:
 
 
 def in_notebook() -> bool:
-    """Whether someone may watch: a kernel is there that papermill does not run, and `MXNB_WIDGETS` is not "off"."""
-    wanted = os.environ.get("MXNB_WIDGETS", "auto").lower() != "off"
-    return wanted and hasattr(shell(), "kernel") and not injected_cell()
+    """Whether someone may watch: a kernel that papermill does not run; `MXNB_WIDGETS` "off" says no, "on" yes."""
+    wanted = os.environ.get("MXNB_WIDGETS", "auto").lower()
+    return wanted != "off" and hasattr(shell(), "kernel") and (wanted == "on" or not injected_cell())
 
 
 def _teach_notebook() -> None:

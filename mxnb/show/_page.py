@@ -13,7 +13,8 @@ from mxnb.show._curves import curves
 from mxnb.show._figures import replace_file, to_png
 from mxnb.show._health import SIGNS, health
 from mxnb.show._playback import Playback, episodes, whole_page
-from mxnb.show._runs import number, read_json, read_metrics, run_path
+from mxnb.show._runs import not_whole, number, read_json, read_metrics, run_path
+from mxnb.show._training import achievements_over_time, health_curves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,6 +52,7 @@ def page(run_dir: Any, watched: Playback | None = None, *, seed: int = 0, max_st
         _section("What it learned", lambda: _image(curves(run), "learning curves of this run")),
         _section("How healthy it is", lambda: _health(run)),
         _section("How often each achievement was reached", lambda: _image(achievements(run), "achievements")),
+        _section("When each was learned", lambda: _image(achievements_over_time(run), "achievements over time")),
         _section("What it was told", lambda: _parameters(told)),
         _section("What it ran on", lambda: _table(("", "version"), _versions(told))),
     ]
@@ -58,12 +60,17 @@ def page(run_dir: Any, watched: Playback | None = None, *, seed: int = 0, max_st
 
 
 def _section(title: str, content: Callable[[], str]) -> str:
-    """A part of the page; what cannot be shown is said, and hides nothing else."""
+    """A part of the page; what cannot be shown is said, without its folders, and hides nothing else."""
     try:
         body = content()
-    except (ValueError, OSError) as error:
-        body = f'<p class="note">Not here: {html.escape(str(error))}</p>'
+    except Exception as error:  # a broken picture must not cost the page
+        body = f'<p class="note">Not here: {html.escape(_brief(str(error) or type(error).__name__))}</p>'
     return f"<section>\n<h2>{html.escape(title)}</h2>\n{body}\n</section>"
+
+
+def _brief(words: str) -> str:
+    """Words with the last name of each path in them: a page is shared, and home folders are nobody's business."""
+    return " ".join(word.rsplit("/", 2)[-1] if word.startswith("/") else word for word in words.split(" "))
 
 
 def _played(run: Path, seed: int, max_steps: int) -> Playback:
@@ -79,10 +86,15 @@ def _state(run: Path) -> str:
         rows = read_metrics(run)
     except FileNotFoundError:
         rows = []
+    torn = not_whole(run)
+    skipped = (
+        f" {torn} line{'s' * (torn != 1)} of metrics.jsonl that {'are' if torn != 1 else 'is'} not whole: skipped."
+    )
     if not rows:
-        return f"Status: {status}; no update has ended yet."
+        return f"Status: {status}; no update has ended yet.{skipped if torn else ''}"
     steps = number(rows[-1], "timesteps") or 0
-    return f"Status: {status}, after {len(rows):,} updates and {steps:,.0f} environment steps."
+    words = f"Status: {status}, after {len(rows):,} updates and {steps:,.0f} environment steps."
+    return words + (skipped if torn else "")
 
 
 def _image(figure: Figure, words: str) -> str:
@@ -97,7 +109,11 @@ def _health(run: Path) -> str:
         f"<p><b>{html.escape(j.metric)}</b>: {html.escape(j.words)} <b>Cure:</b> {html.escape(j.cure)}</p>"
         for j in verdicts.warnings
     )
-    return f"<p>{html.escape(verdicts.title)}</p>{_table(('metric', 'now', 'healthy', ''), rows)}{cures}"
+    told = f"<p>{html.escape(verdicts.title)}</p>{_table(('metric', 'now', 'healthy', ''), rows)}{cures}"
+    try:
+        return told + _image(health_curves(run), "the metrics of the health rules over time, healthy ranges shaded")
+    except ValueError:  # no rows with them yet, as the table says
+        return told
 
 
 def _parameters(told: dict[str, Any]) -> str:

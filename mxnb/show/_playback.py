@@ -50,13 +50,16 @@ class Playback:
         """The player as a part of a page, which needs nothing else; the filmstrip where no script runs."""
         home = files("mxnb.show")
         markup, style, script = ((home / f"player.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
-        strip = base64.b64encode(to_png(filmstrip(self.recordings[0]))).decode()
+        strip = self._strip()
         speeds = "".join(f"<option value={n}{' selected' * (n == _FPS)}>{n} a second</option>" for n in _SPEEDS)
-        # "</" would end the script element wherever a name holds it.
-        data = json.dumps(_data(self.recordings), separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+        # A "<" in a name could end the script element, or keep it from ending.
+        data = json.dumps(_data(self.recordings), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
         for key, value in {"STRIP": strip, "SPEEDS": speeds, "DATA": data}.items():
             markup = markup.replace(f"@{key}@", value)
         return f"<style>{style}</style>\n{markup}\n<script>{script}</script>\n"
+
+    def _strip(self) -> str:
+        return base64.b64encode(to_png(filmstrip(self.recordings[0]))).decode()
 
     def page(self) -> str:
         """A whole HTML page with the player."""
@@ -86,11 +89,7 @@ class Playback:
         return f"{self.title}: {'; '.join(told)}"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        lengths = ", ".join(
-            f"{len(r.actions)} steps and return {float(np.sum(r.rewards)):.2f}" for r in self.recordings
-        )
-        plain = {"text/plain": f"{self.title}: {lengths}"}
-        return plain | {"text/html": self.html()}
+        return {"text/plain": repr(self), "image/png": self._strip(), "text/html": self.html()}
 
 
 def whole_page(title: str, body: str, style: str = "") -> str:
@@ -139,7 +138,7 @@ def events(recording: Any) -> list[tuple[int, str]]:
     paid, told = np.flatnonzero(rewards >= REWARDED), {step for step, _ in found}
     if len(paid) <= len(rewards) / 2:  # where most steps pay, a reward is no event
         found += [(int(t), f"reward {rewards[t]:+.3g}") for t in paid if t not in told]
-    found.append((len(rewards), _ending(recording)))
+    found.append((len(rewards), ending(recording)))
     return sorted(found)
 
 
@@ -147,12 +146,14 @@ def achieved(recording: Any) -> dict[str, int | None]:
     """Achievement -> the step whose action earned it, None where it was not. They are the infos that are 0 or 1."""
     from mxnb.evaluate import TICK_INFO
 
-    flags = {k: np.asarray(v) for k, v in recording.infos.items() if "/" not in k and k not in TICK_INFO}
+    other = {*TICK_INFO, "stage"}
+    flags = {k: np.asarray(v) for k, v in recording.infos.items() if "/" not in k and k not in other}
     flags = {k: v for k, v in flags.items() if len(v) and np.isin(v, (0.0, 1.0)).all()}
     return {k: int(v.argmax()) if v.any() else None for k, v in flags.items()} if len(flags) > 1 else {}
 
 
-def _ending(recording: Any) -> str:
+def ending(recording: Any) -> str:
+    """How an episode ended, in a word or two."""
     causes = [name.removeprefix("cause/") for name, value in recording.info.items() if "cause/" in name and value > 0]
     words = {"limit": "time limit", "alive": "not over"}
     if causes:
@@ -166,22 +167,23 @@ def _data(recordings: Sequence[Any]) -> dict[str, Any]:
     for recording in recordings:
         pictures.update((frame.tobytes(), frame) for frame in np.asarray(recording.frames))
     place = {key: i for i, key in enumerate(pictures)}
-    told = [_episode(i, recording, place) for i, recording in enumerate(recordings)]
+    names = list(dict.fromkeys(name for recording in recordings for name in achieved(recording)))
+    told = [_episode(i, recording, place, names) for i, recording in enumerate(recordings)]
     first = recordings[0]
     count = np.shape(first.probs)[-1] if np.ndim(first.probs) == 2 else 0
     return {
         "actions": [action_name(first.action_names, i) for i in range(count)],
-        "achievements": [name.replace("_", " ") for name in achieved(first)],
+        "achievements": [name.replace("_", " ") for name in names],
         "pictures": [base64.b64encode(picture).decode() for picture in _pictures(list(pictures.values()))],
         "episodes": told,
     }
 
 
-def _episode(index: int, recording: Any, place: dict[bytes, int]) -> dict[str, Any]:
+def _episode(index: int, recording: Any, place: dict[bytes, int], names: Sequence[str]) -> dict[str, Any]:
     frames = [place[frame.tobytes()] for frame in np.asarray(recording.frames)]
     probs, actions = np.asarray(recording.probs), np.asarray(recording.actions)
     discrete = probs.ndim == 2 and probs.shape[-1] > 0
-    total, masks = float(np.sum(recording.rewards)), recording.masks
+    total, masks, got = float(np.sum(recording.rewards)), recording.masks, achieved(recording)
     return {
         "name": f"{index + 1}: {len(actions)} steps, return {total:.2f}",
         "frames": frames,
@@ -193,9 +195,9 @@ def _episode(index: int, recording: Any, place: dict[bytes, int]) -> dict[str, A
         "probs": [_rounded(row) for row in probs] if discrete else None,
         "masks": None if masks is None else ["".join("01"[int(x)] for x in row) for row in np.asarray(masks)],
         "events": events(recording),
-        "got": list(achieved(recording).values()),
-        "end": _ending(recording),
-        "total": total,
+        "got": [got.get(name) for name in names],
+        "end": ending(recording),
+        "total": total if np.isfinite(total) else None,
     }
 
 

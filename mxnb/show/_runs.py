@@ -40,7 +40,7 @@ def read_metrics(run_dir: Any) -> list[dict[str, Any]]:
     lines = path.read_bytes().split(b"\n")
     while lines and not lines[-1].strip():
         lines.pop()
-    rows = []
+    rows, damaged = [], []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -51,7 +51,15 @@ def read_metrics(run_dir: Any) -> list[dict[str, Any]]:
         if isinstance(row, dict):
             rows.append(row)
         elif number < len(lines):
-            warnings.warn(f"{path}, line {number} is damaged and was skipped.", stacklevel=2)
+            damaged.append(number)
+    if damaged:
+        which = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
+        say = (
+            f"line {which} is damaged and was"
+            if len(damaged) == 1
+            else f"{len(damaged)} lines ({which}) are damaged and were"
+        )
+        warnings.warn(f"{path}, {say} skipped.", stacklevel=2)
     return rows
 
 
@@ -64,6 +72,15 @@ def some_rows(run: Any) -> list[dict[str, Any]]:
             "update ends. Wait for it, or train with fit(agent, run_dir)."
         )
     return rows
+
+
+def not_whole(run: Any) -> int:
+    """How many lines of `metrics.jsonl` are no rows: damaged ones, and one that is still being written."""
+    path = run_path(run) / "metrics.jsonl"
+    lines = [line for line in path.read_bytes().split(b"\n") if line.strip()] if path.exists() else []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return len(lines) - len(read_metrics(run)) if lines else 0
 
 
 def read_json(run: Any, name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mxnb.show._bars import percent
-from mxnb.show._curves import curves
+from mxnb.show._curves import axis, curves
 from mxnb.show._figures import BLUE, GREY, INK, ORANGE, SMALL, new_figure, style, to_png
 from mxnb.show._health import judge
 from mxnb.show._runs import number, pooled_mean, read_json, run_path, some_rows
@@ -24,35 +24,40 @@ if TYPE_CHECKING:
 _COLUMNS = 8  # parts of a run in the heat map; a phone holds their numbers
 
 
-def achievements_over_time(run: Any, *, columns: int = _COLUMNS) -> Figure:
+def achievements_over_time(run: Any, *, columns: int = _COLUMNS, x: str = "steps") -> Figure:
     """Draw how often each achievement was reached in each part of a run, in percent of the episodes that ended there.
 
     Args:
         run: a run folder, or the `Result` of `fit`.
-        columns: equal parts of its environment steps.
+        columns: equal parts of its environment steps, or of its minutes.
+        x: "steps" or "minutes", as in `curves`.
 
     Raises:
         FileNotFoundError: the folder has no `metrics.jsonl`.
-        ValueError: columns below 1, or no achievements in its rows.
+        ValueError: columns below 1, an unknown x, or no achievements in its rows.
     """
+    metric, size = axis(x)
     if columns < 1:
         raise ValueError(f"columns is {columns}; use at least 1")
     rows = [row for row in some_rows(run) if number(row, "train/num_episodes")]
     names = sorted({k for row in rows for k in row if k.startswith("stats/") and "/" not in k.removeprefix("stats/")})
     if not names:
         raise ValueError(f"{run_path(run)} reports no achievements, or no episode has ended yet: train longer")
-    steps = np.array([number(row, "timesteps") or 0.0 for row in rows])
-    part = np.minimum((steps / steps[-1] * columns).astype(int), columns - 1)
+    steps = np.array([number(row, metric) or 0.0 for row in rows]) / size
+    part = np.clip(np.ceil(steps / steps[-1] * columns).astype(int) - 1, 0, columns - 1)  # a row's steps lie before it
     parts = [[row for row, p in zip(rows, part, strict=True) if p == i] for i in range(columns)]
     rates = np.array([[pooled_mean(some, name) if some else None for some in parts] for name in names], float)
+    shares = np.nan_to_num(rates).max(1) <= 1 + 1e-6  # others count or measure something: a life's length
+    names, rates = [name for name, is_share in zip(names, shares, strict=True) if is_share], rates[shares]
     order = sorted(range(len(names)), key=lambda i: (-np.nan_to_num(rates[i])[-1], -np.nansum(rates[i]), names[i]))
     shown = rates[order]
     fig = new_figure(height=0.95 + 0.2 * len(names))
     ax = fig.subplots()
-    scale, word = next(
-        (s, w) for s, w in ((1e6, " (millions)"), (1e3, " (thousands)"), (1, "")) if steps[-1] >= 0.9 * s
-    )
-    style(ax, "Achievements while it learned", f"environment steps{word}")
+    units = ((1e6, "environment steps (millions)"), (1e3, "environment steps (thousands)"), (1, "environment steps"))
+    if x == "minutes":
+        units = ((1, "minutes trained"),)
+    scale, word = next((unit, word) for unit, word in units if steps[-1] >= 0.9 * unit or unit == 1)
+    style(ax, "Achievements while it learned", word)
     ax.imshow(np.ma.masked_invalid(shown), cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
     ax.set_yticks(range(len(names)), [names[i].removeprefix("stats/").replace("_", " ") for i in order])
     edges = np.arange(columns + 1) * steps[-1] / columns / scale
@@ -68,16 +73,17 @@ def achievements_over_time(run: Any, *, columns: int = _COLUMNS) -> Figure:
     return fig
 
 
-def health_curves(run: Any) -> Figure:
-    """Draw each metric that a run's health rules watch, over its steps, with the healthy range shaded.
+def health_curves(run: Any, *, x: str = "steps") -> Figure:
+    """Draw each metric that a run's health rules watch, with the healthy range shaded, over "steps" or "minutes".
 
     Raises:
         FileNotFoundError: the folder has no `metrics.jsonl`.
-        ValueError: its config.json names no rules, or no row has one of their metrics.
+        ValueError: its config.json names no rules, no row has one of their metrics, or an unknown x.
     """
+    metric, size = axis(x)
     rows = some_rows(run)
     rules = judge(read_json(run, "config.json").get("health") or (), rows)
-    told = [(rule, [(number(row, "timesteps"), number(row, rule.metric)) for row in rows]) for rule in rules]
+    told = [(rule, [(number(row, metric), number(row, rule.metric)) for row in rows]) for rule in rules]
     told = [(rule, [(x, y) for x, y in points if x is not None and y is not None]) for rule, points in told]
     told = [(rule, points) for rule, points in told if points]
     if not told:
@@ -85,19 +91,20 @@ def health_curves(run: Any) -> Figure:
     fig = new_figure(height=0.35 + 1.25 * len(told))
     axes = np.atleast_1d(fig.subplots(len(told), sharex=True))
     for ax, (rule, points) in zip(axes, told, strict=True):
-        x, y = np.array(points, float).T
+        along, y = np.array(points, float).T / np.array([[size], [1.0]])
         style(ax, rule.metric)
         low, high = max(rule.low, min(0.0, np.nanmin(y))), min(rule.high, max(1.2 * rule.low, 1.1 * np.nanmax(y)))
         ax.axhspan(low, high, color="#DDEFE6", linewidth=0)
-        ax.plot(x, y, color=BLUE, linewidth=1.1)
+        ax.plot(along, y, color=BLUE, linewidth=1.1)
         sick = ~((y >= rule.low) & (y <= rule.high))
-        ax.plot(x[sick], y[sick], ".", color=ORANGE, markersize=3)
+        ax.plot(along[sick], y[sick], ".", color=ORANGE, markersize=3)
         for bound in (rule.low, rule.high):
             if math.isfinite(bound) and np.nanmin([low, *y]) <= bound <= np.nanmax([high, *y]):
                 ax.axhline(bound, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         ax.annotate(f"healthy: {rule.range}", (1, 1), (0, 3), xycoords="axes fraction", textcoords="offset points",
                     ha="right", va="bottom", fontsize=SMALL, color=GREY)  # fmt: skip
-    axes[-1].set_xlabel("environment steps (green: healthy; orange: outside)", fontsize=SMALL, color=INK)
+    word = "environment steps" if x == "steps" else "minutes trained"
+    axes[-1].set_xlabel(f"{word} (green: healthy; orange: outside)", fontsize=SMALL, color=INK)
     axes[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes[-1].locator_params(axis="x", nbins=4)
     return fig

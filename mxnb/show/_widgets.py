@@ -5,6 +5,7 @@ ipywidgets 7.7.1 (as on Colab) and 8. Where nobody can click (papermill, a scrip
 
 from __future__ import annotations
 
+import html
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +15,11 @@ import numpy as np
 
 from mxnb.show._episodes import action_name, action_words
 from mxnb.show._figures import in_notebook
-from mxnb.show._playback import encoded, enlarged, episodes
+from mxnb.show._playback import encoded, ending, enlarged, episodes
 from mxnb.show._runs import checkpoints, run_path
 
 _KEYS = {"noop": ".", "left": "a", "right": "d", "up": "w", "down": "s", "do": "e"}
+_NEWEST = "newest"
 _ON = 200  # steps that the agent plays when it is told to play on
 
 
@@ -53,7 +55,8 @@ class Screen:
         self.said = w.HTML()
         self.play = w.Play(min=0, max=0, interval=200)
         self.slider = w.IntSlider(min=0, max=0, description="step", readout=False)
-        w.jslink((self.play, "value"), (self.slider, "value"))
+        # Frames come from the kernel, so the two are joined there: jslink has been broken on Colab before.
+        w.link((self.play, "value"), (self.slider, "value"))
         self.slider.observe(lambda change: self._draw(), "value")
         self.box = w.VBox([self.picture, self.said, w.HBox([self.play, self.slider])])
 
@@ -81,9 +84,12 @@ class Roller:
         import ipywidgets as w
 
         self.folder, self.env, self.max_steps = folder, env, max_steps
+        self.shown: Any = None
         words = lambda n: n if n == "best" else f"update {n:,}"
-        choices = [("newest", None), *((words(n), n) for n in checkpoints(folder))]
-        self.which = w.Dropdown(options=choices, value=checkpoint, description="policy")
+        # None as a value would mean that nothing is chosen.
+        choices = [(_NEWEST, _NEWEST), *((words(n), n) for n in checkpoints(folder))]
+        self.which = w.Dropdown(options=choices, value=_NEWEST if checkpoint is None else checkpoint)
+        self.which.description = "policy"
         self.seed = w.BoundedIntText(value=seed, min=0, max=2**31 - 1, description="seed")
         self.greedy = w.Checkbox(value=greedy, description="greedy (no draws)", indent=False)
         self.button = w.Button(description="roll out", button_style="primary")
@@ -101,28 +107,31 @@ class Roller:
         self.button.disabled = True
         self.screen.said.value = "playing ..."
         try:
-            policy = load_policy(self.folder, self.which.value)
+            policy = load_policy(self.folder, None if self.which.value == _NEWEST else self.which.value)
             shown = episodes(policy, self.env, 1, self.seed.value, greedy=self.greedy.value, max_steps=self.max_steps)
-            recording = shown.recordings[0]
+            self.shown, recording = shown, shown.recordings[0]
             self.screen.show(recording.frames, spoken(recording))
-        except (ValueError, OSError) as error:
-            self.screen.said.value = str(error)
+        except Exception as error:  # a click has no traceback to show
+            self.screen.said.value = html.escape(f"{type(error).__name__}: {error}")
         finally:
             self.button.disabled = False
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        return bundle(self.box, **options)
+        """The widget, and for places without one the episode that it shows now."""
+        live = bundle(self.box, **options)
+        still = self.shown._repr_mimebundle_() if self.shown is not None else {}
+        return (still | live[0], *live[1:]) if isinstance(live, tuple) else still | live
 
 
 def spoken(recording: Any) -> list[str]:
     """A line for each frame: step, the action about to be taken, its reward, value."""
     lines = []
     for t, reward in enumerate(recording.rewards):
-        parts = [f"<b>step {t} of {len(recording.rewards)}:</b> {action_words(recording, t)}"]
+        parts = [f"<b>step {t} of {len(recording.rewards)}:</b> {html.escape(action_words(recording, t))}"]
         parts += [f"reward {reward:+.2f}"] if reward else []
         parts += [f"value {recording.values[t]:.2f}"] if np.any(recording.values) else []
         lines.append(" · ".join(parts))
-    return [*lines, f"<b>step {len(lines)}:</b> the end, return {float(np.sum(recording.rewards)):.2f}"]
+    return [*lines, f"<b>step {len(lines)}:</b> {ending(recording)}, return {float(np.sum(recording.rewards)):.2f}"]
 
 
 def bundle(widget: Any, **options: Any) -> Any:
@@ -143,6 +152,10 @@ def take_over(run: Any, env: Any = None, *, seed: int = 0, greedy: bool = False)
     The agent takes over with an empty memory: what you did is none of its experience. Where no front end lives: the
     `Playback` of an episode of the agent alone.
     """
+    from mxnb.evaluate import check_fit
+
+    if hasattr(run, "act") != (env is not None):
+        raise ValueError("give take_over(run) a run folder or a Result, or take_over(policy, env) both")
     if env is None:
         from mxnb.build import load_policy, run_env
 
@@ -150,6 +163,7 @@ def take_over(run: Any, env: Any = None, *, seed: int = 0, greedy: bool = False)
         policy, env = load_policy(folder), run_env(folder)[0]
     else:
         policy = run
+        check_fit(policy, env)
     if not env.spec.num_actions:
         raise ValueError(f"{env.spec.id} has continuous actions; there is no button for each of them")
     if not in_notebook():
@@ -173,27 +187,28 @@ class Game:
         self.buttons = [w.Button(description=f"{name} ({key})") for name, key in zip(names, self.keys, strict=True)]
         for i, button in enumerate(self.buttons):
             button.layout.width = "150px"
-            button.on_click(lambda _, i=i: self.act(i))
+            button.on_click(lambda _, i=i: self._told(lambda: self.act(i)))
         self.typed = w.Text(placeholder="or click here and type", description="keys", continuous_update=True)
         self.typed.observe(self._type, "value")
         hand = [("agent: one step", lambda: self.agent(1)), ("agent: play on", lambda: self.agent(_ON))]
         hand.append(("new world", self.restart))
         self.others = [w.Button(description=words, button_style="primary") for words, _ in hand]
         for button, (_, job) in zip(self.others, hand, strict=True):
-            button.on_click(lambda _, job=job: job())
+            button.on_click(lambda _, job=job: self._told(job))
         wrap = w.Layout(display="flex", flex_flow="row wrap")
         parts = [self.screen.box, w.HBox(self.buttons, layout=wrap), self.typed, w.HBox(self.others, layout=wrap)]
         self.box = w.VBox(parts)
         self.restart()
 
     def restart(self) -> None:
-        """Another world."""
+        """Another world, and an empty box of typed keys."""
         import jax
 
         self.key = jax.random.key(self.count)
         self.count += 1
         self.obs, self.state = self._reset(self._draw())
         self.steps, self.total, self.over, self.memory = 0, 0.0, False, None
+        self.typed.value = ""
         self._show([self._frame()], ["<b>step 0:</b> your turn"])
 
     def act(self, action: int) -> None:
@@ -219,7 +234,14 @@ class Game:
             frames.append(self._frame())
             if self.over:
                 break
-        self._show(frames, words)
+        self._show(frames, words, at=len(frames) - 1 if steps == 1 else 0)
+
+    def _told(self, job: Any) -> None:
+        """Does what a click asks for; what goes wrong is told below the picture, for a click has no traceback."""
+        try:
+            job()
+        except Exception as error:
+            self.screen.said.value = html.escape(f"{type(error).__name__}: {error}")
 
     def legal(self) -> np.ndarray:
         """bool[n]: what may be done now; nothing once the episode is over."""
@@ -231,16 +253,16 @@ class Game:
         self.obs, self.state = out[0], out[1]
         reward, self.over = float(out[2]), bool(out[3] | out[4])
         self.steps, self.total = self.steps + 1, self.total + reward
-        name = action_name(self.env.spec.action_names, action)
+        name = html.escape(action_name(self.env.spec.action_names, action))
         end = " · <b>the end</b>" if self.over else ""
         return f"<b>step {self.steps}:</b> {who}: {name} · reward {reward:+.2f} · return {self.total:.2f}{end}"
 
     def _type(self, change: Any) -> None:
-        for letter in change["new"]:
+        # Only what was added: cleared after each key, the box would send a key twice that is still on its way.
+        old, new = change["old"], change["new"]
+        for letter in new[len(old) :] if new.startswith(old) else "":
             if letter in self.keys:
-                self.act(self.keys.index(letter))
-        if change["new"]:
-            self.typed.value = ""
+                self._told(lambda letter=letter: self.act(self.keys.index(letter)))
 
     def _draw(self) -> Any:
         import jax
@@ -254,13 +276,13 @@ class Game:
             raise ValueError(f"{self.env.spec.id} draws no pictures: its render(state) is None")
         return np.asarray(frame)
 
-    def _show(self, frames: list[np.ndarray], words: list[str]) -> None:
+    def _show(self, frames: list[np.ndarray], words: list[str], at: int = 0) -> None:
         legal = self.legal() & (not self.over)
         for button, open_ in zip(self.buttons, legal, strict=True):
             button.disabled = not bool(open_)
         for button in self.others[:2]:
             button.disabled = self.over
-        self.screen.show(frames, words)
+        self.screen.show(frames, words, at)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         return bundle(self.box, **options)

@@ -1,4 +1,12 @@
 (() => {
+  // One listener for all players of a page: each holds its pictures, and cells are run again and again.
+  const players = window.mxnbPlayers ??= new Set();
+  if (!window.mxnbRedraw) {
+    window.mxnbRedraw = () => players.forEach((player) => player.root.isConnected ? player.chart() : players.delete(player));
+    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", window.mxnbRedraw);
+    new MutationObserver(window.mxnbRedraw).observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "class"] });
+  }
+
   const make = (root) => {
     const data = JSON.parse(root.querySelector("script[type='application/json']").textContent);
     const at = (name) => root.querySelector("[data-mx=" + name + "]");
@@ -49,13 +57,13 @@
     };
 
     const collect = () => [...got.children].forEach((item, i) => {
-      const when = now.got[i], has = when !== null && when <= step;
+      const when = now.got[i], has = when !== null && when < step;  // its action is taken at that step, and seen to work at the next
       item.classList.toggle("mx-yes", has);
       item.textContent = (has ? "✓ " : "") + data.achievements[i] + (has ? ", step " + when : "");
     });
 
     const lanes = () => [["reward", now.rewards, "--mark"], ["value", now.values, "--value"], ["entropy", now.entropies, "--entropy"]].filter((lane) => lane[1]);
-    const left = 58, right = 8;
+    const left = 84, right = 8;
     const place = (t, width) => left + (width - left - right) * (last() ? t / last() : 0);
     const chart = () => {
       const width = time.clientWidth, height = time.clientHeight, ratio = window.devicePixelRatio || 1;
@@ -65,18 +73,21 @@
       ink.scale(ratio, ratio); ink.font = "12px system-ui, sans-serif";
       const tall = (height - 18) / lanes().length;
       lanes().forEach(([name, values, hue], k) => {
-        const low = Math.min(0, ...values), high = Math.max(1e-6, ...values), top = k * tall + 6, room = tall - 10;
-        const y = (v) => top + room * (1 - (v - low) / (high - low));
+        const told = values.filter((v) => v !== null), low = Math.min(0, ...told), high = Math.max(0, ...told);
+        const top = k * tall + 6, room = tall - 10, y = (v) => top + room * (1 - (v - low) / (high - low || 1));
+        const brief = (v) => number(v, Math.abs(v) < 10 && v ? 1 : 0);
         ink.fillStyle = colour("--dim"); ink.textAlign = "right";
         ink.fillText(name, left - 6, top + room / 2 - 1);
-        ink.fillText(high < 1e-5 ? "0" : "to " + number(high, high < 10 ? 1 : 0), left - 6, top + room / 2 + 12);
+        ink.fillText(brief(low) + " to " + brief(high), left - 6, top + room / 2 + 12);
         ink.strokeStyle = colour("--line"); ink.lineWidth = 1;
         ink.beginPath(); ink.moveTo(left, y(0)); ink.lineTo(width - right, y(0)); ink.stroke();
         ink.strokeStyle = colour(hue); ink.lineWidth = 1.5; ink.beginPath();
+        let pen = false;  // lifted where a value is not a number
         values.forEach((v, t) => {
           const x = place(t, width);
-          if (name !== "reward") return t ? ink.lineTo(x, y(v)) : ink.moveTo(x, y(v));
-          if (v) { ink.moveTo(x, y(0)); ink.lineTo(x, y(v)); }
+          if (name === "reward") { if (v) { ink.moveTo(x, y(0)); ink.lineTo(x, y(v)); } return; }
+          if (v !== null) pen ? ink.lineTo(x, y(v)) : ink.moveTo(x, y(v));
+          pen = v !== null;
         });
         ink.stroke();
       });
@@ -93,11 +104,13 @@
       if (step === last()) halt();
       draw(); tell(); weigh(); collect(); chart();
       root.dataset.step = step;
-      at("before").disabled = !now.events.some((event) => event[0] < step);
-      at("after").disabled = !now.events.some((event) => event[0] > step);
+      // Not `disabled`: that would take the focus away, and the keys with it.
+      at("before").setAttribute("aria-disabled", !now.events.some((event) => event[0] < step));
+      at("after").setAttribute("aria-disabled", !now.events.some((event) => event[0] > step));
+      jump.value = now.events.some((event) => event[0] === step) ? step : "";
     };
     const halt = () => { clearTimeout(timer); timer = null; play.textContent = "▶ Play"; play.setAttribute("aria-label", "Play"); };
-    const tick = () => { go(step + 1); if (timer !== null) timer = setTimeout(tick, 1000 / speed.value); };
+    const tick = () => { if (!root.isConnected) return halt(); go(step + 1); if (timer !== null) timer = setTimeout(tick, 1000 / speed.value); };
     const start = () => {
       if (step === last()) go(0);
       play.textContent = "❚❚ Pause"; play.setAttribute("aria-label", "Pause");
@@ -134,7 +147,7 @@
     at("after").onclick = () => event(1);
     slider.oninput = () => { halt(); go(slider.value); };
     which.onchange = () => open(which.value);
-    jump.onchange = () => { if (jump.value !== "") { halt(); go(jump.value); } jump.value = ""; };
+    jump.onchange = () => { if (jump.value !== "") { halt(); go(jump.value); } };
     const scrub = (e) => { const box = time.getBoundingClientRect(); halt(); go((e.clientX - box.left - left) / (box.width - left - right) * last()); };
     time.onpointerdown = (e) => { time.setPointerCapture(e.pointerId); scrub(e); };
     time.onpointermove = (e) => { if (e.buttons) scrub(e); };
@@ -148,11 +161,13 @@
       e.preventDefault(); e.stopPropagation();
     };
     new ResizeObserver(chart).observe(time);
-    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", chart);
-    root.querySelector(".mx-strip").hidden = true;
+    players.add({ root, chart });
+    root.querySelector(".mx-strip").open = false;
     root.querySelector(".mx-body").hidden = false;
     open(0);
     root.dataset.ready = "yes";
   };
-  for (const root of document.querySelectorAll(".mxnb-player:not([data-ready])")) make(root);
+  for (const root of document.querySelectorAll(".mxnb-player:not([data-ready])")) {
+    try { make(root); } catch (error) { console.error(error); }  // its filmstrip stays open, and other players work
+  }
 })();

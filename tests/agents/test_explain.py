@@ -15,6 +15,7 @@ from tiny import PPO_SIZES, masked
 
 from mxnb.agents.explain import explain_update
 from mxnb.agents.ppo import PPOConfig, forward, parts, ppo
+from mxnb.kernels.losses import ppo_policy_loss
 
 CONFIG = PPOConfig(**(PPO_SIZES | {"lr": 1e-2, "num_minibatches": 2})).resolve()
 
@@ -33,6 +34,9 @@ def test_it_is_the_update_of_training() -> None:
     network, _, _ = parts(CONFIG, env)
     head, value = forward(network, learned.policy, jnp.asarray(told.obs))
     np.testing.assert_allclose(told.value_after, value, rtol=1e-4, atol=1e-5)
+    _, before = forward(network, kept, jnp.asarray(told.obs))
+    np.testing.assert_allclose(told.value, before, rtol=1e-4, atol=1e-5)
+    assert np.corrcoef(told.value_target - told.value, told.advantage)[0, 1] > 0.999  # the target is V + advantage
     logits = np.where(told.mask, head, -np.inf)
     probs = np.exp(logits - logits.max(-1, keepdims=True))
     probs /= probs.sum(-1, keepdims=True)
@@ -48,9 +52,11 @@ def test_it_is_the_update_of_training() -> None:
 
 
 def test_what_is_clipped_pushes_no_further() -> None:
+    """The policy loss's slope in each sample's probability is 0 exactly there."""
     env = masked()
     config = replace(CONFIG, lr=0.1, clip_eps=0.05)
     told = explain_update(config, env, ppo(config, env).init(jax.random.key(2)))
-    beyond = np.where(told.advantage > 0, told.ratio > 1.05, told.ratio < 0.95)
+    loss = lambda log_prob: ppo_policy_loss(log_prob, jnp.zeros(len(log_prob)), told.advantage, clip_eps=0.05).loss
+    slope = jax.grad(loss)(jnp.log(told.ratio))
     assert 0 < told.clipped.sum() < len(told.clipped)
-    np.testing.assert_array_equal(told.clipped, beyond)
+    np.testing.assert_array_equal(told.clipped, np.asarray(slope) == 0)

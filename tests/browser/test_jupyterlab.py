@@ -16,6 +16,7 @@ import pytest
 from conftest import shoot
 
 ROOT = Path(__file__).parents[2]
+STATUS = "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status"
 
 
 @pytest.fixture
@@ -54,9 +55,10 @@ def test_run_all_and_play_the_episode(browser: Any, lab: str) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     page.goto(f"{lab}/lab/tree/notebooks/02_masked_ppo.ipynb")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
-    page.wait_for_function("window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'")
+    page.wait_for_function(f"{STATUS} === 'idle'")
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
     page.wait_for_selector(".mxnb-player[data-ready]", state="attached", timeout=400_000)
+    page.wait_for_function(f"{STATUS} === 'idle'", timeout=400_000)  # the cells below the player, too
     assert (
         page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr'] .ansi-red-fg").count() == 0
     )

@@ -18,7 +18,7 @@ NAMES = ("noop", "left", "right", "up", "down", "do", "sleep", "place stone", "p
 EARNED = {"collect_wood": 7, "place_table": 23, "eat_cow": None, "make_wood_pickaxe": 24}
 
 
-def an_episode(steps: int = 40, reward_at: int = 7) -> Any:
+def an_episode(steps: int = 40, reward_at: int = 7, names: tuple[str, ...] = NAMES) -> Any:
     """Frame t is all of colour t, so that a pixel tells which frame is shown."""
     draw = np.random.default_rng(0)
     frames = np.zeros((steps + 1, 63, 63, 3), np.uint8)
@@ -27,14 +27,14 @@ def an_episode(steps: int = 40, reward_at: int = 7) -> Any:
         name: (np.arange(steps) >= (steps if at is None else at)).astype(np.float32) for name, at in EARNED.items()
     }
     infos["cause/death"] = (np.arange(steps) == steps - 1).astype(np.float32)
-    probs = draw.dirichlet(np.ones(len(NAMES)), steps)
-    masks = np.ones((steps, len(NAMES)), bool)
+    probs = draw.dirichlet(np.ones(len(names)), steps)
+    masks = np.ones((steps, len(names)), bool)
     masks[:, 8:], probs[:, 8:] = False, 0.0
     rewards = np.where(np.arange(steps) == reward_at, 1.0, 0.0)
     return SimpleNamespace(
         frames=frames, actions=probs.argmax(-1), rewards=rewards, values=np.linspace(3, -0.4, steps),
         entropies=-(probs * np.log(np.maximum(probs, 1e-9))).sum(-1), probs=probs, masks=masks, terminated=True,
-        truncated=False, action_names=NAMES, infos=infos, info={name: float(x[-1]) for name, x in infos.items()},
+        truncated=False, action_names=names, infos=infos, info={name: float(x[-1]) for name, x in infos.items()},
     )  # fmt: skip
 
 
@@ -89,8 +89,9 @@ def test_it_jumps_to_events(open_page: Callable[..., Any], page_file: Path) -> N
     assert page.inner_text("[data-mx=said]").startswith("Step 7 of 40: ") and "reward +1.00" in page.inner_text(
         "[data-mx=said]"
     )
-    got = page.locator(".mx-yes").all_inner_texts()
-    assert got == ["✓ collect wood, step 7"]
+    assert page.locator(".mx-yes").count() == 0  # its action is about to be taken
+    page.click("[aria-label='Step on']")
+    assert page.locator(".mx-yes").all_inner_texts() == ["✓ collect wood, step 7"]
 
 
 def test_keys_and_pointer(open_page: Callable[..., Any], page_file: Path) -> None:
@@ -122,12 +123,48 @@ def test_actions_masks_and_the_other_episode(open_page: Callable[..., Any], page
     assert shown_step(page) == 0 and "of 12" in page.inner_text("[data-mx=said]")
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (360, False), (360, True)])
-def test_nothing_sticks_out(open_page: Callable[..., Any], page_file: Path, width: int, dark: bool) -> None:
-    page = open_page(page_file, width, dark)
+INKED = """() => {
+  const canvas = document.querySelector("[data-mx=time]");
+  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  return [...data].filter((v, i) => i % 4 === 3 && v).length;
+}"""
+DRAWN = "document.querySelector('[data-mx=time]').toDataURL()"
+
+
+def test_the_timeline_is_drawn_and_its_cursor_moves(open_page: Callable[..., Any], page_file: Path) -> None:
+    page = open_page(page_file)
+    page.wait_for_timeout(100)
+    assert page.evaluate(INKED) > 1500
+    first = page.evaluate(DRAWN)
+    page.click("[aria-label='Step on']")
+    assert page.evaluate(DRAWN) != first
+
+
+def test_two_players_on_one_page_do_not_disturb_each_other(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    """As in a notebook whose cell was run twice, or that shows two agents."""
+    parts = [Playback((an_episode(),)).html(), Playback((an_episode(steps=12, reward_at=3),)).html()]
+    path = tmp_path / "two.html"
+    path.write_text("<!doctype html><meta charset=utf-8>" + "".join(parts))
+    page = open_page(path)
+    players = page.locator(".mxnb-player[data-ready]")
+    assert players.count() == 2
+    players.nth(1).locator("[aria-label='Step on']").click()
+    assert [players.nth(i).get_attribute("data-step") for i in (0, 1)] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("width", "dark", "actions"),
+    [(1280, False, 10), (360, False, 10), (360, True, 10), (1280, False, 43), (360, False, 43)],
+)
+def test_nothing_sticks_out(
+    open_page: Callable[..., Any], tmp_path: Path, width: int, dark: bool, actions: int
+) -> None:
+    names = (*NAMES, *(f"make something {i}" for i in range(33)))[:actions]
+    path = Playback((an_episode(names=names), an_episode(12, 3, names)), "two episodes").save(tmp_path / "e.html")
+    page = open_page(path, width, dark)
     page.click("[aria-label='Event after']")
     page.wait_for_timeout(100)
-    shoot(page, f"player-{width}{'-dark' if dark else ''}")
+    shoot(page, f"player-{width}{'-dark' if dark else ''}{'-many' if actions > 10 else ''}")
     assert page.evaluate("document.documentElement.scrollWidth") == width
     outside = page.evaluate(
         """[...document.querySelectorAll(".mxnb-player *")]
@@ -147,4 +184,24 @@ def test_without_scripts_the_filmstrip_is_there(browser: Any, page_file: Path) -
     page = context.new_page()
     page.goto(page_file.as_uri())
     assert page.is_visible(".mx-strip img") and not page.is_visible(".mx-body")
+    context.close()
+
+
+def test_an_exported_notebook_keeps_the_player(browser: Any, tmp_path: Path) -> None:
+    """nbconvert's HTML, opened where no server can be reached."""
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    shown = Playback((an_episode(),))._repr_mimebundle_()
+    output = nbformat.v4.new_output("display_data", data=shown)
+    cell = nbformat.v4.new_code_cell("watched", outputs=[output], execution_count=1)
+    text, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    path = tmp_path / "exported.html"
+    path.write_text(text)
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    page.goto(path.as_uri(), wait_until="domcontentloaded")
+    page.wait_for_selector(".mxnb-player[data-ready]")
+    page.click("[aria-label='Event after']")
+    assert shown_step(page) == 7
     context.close()

@@ -82,5 +82,6 @@ def test_runs_headless_and_goes_on(tmp_path):
     again = papermill.execute_notebook(NOTEBOOK, tmp_path / "again.ipynb", given, progress_bar=False)
     assert "nothing is trained" in json.dumps(again)
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == rows
-    for name in ("curves", "achievements", "masked_unmasked", "episode"):
+    for name in ("curves", "achievements", "masked_unmasked", "episode", "learned", "update"):
         assert (tmp_path / "run" / "figures" / f"{name}.png").stat().st_size > 5000
+    assert "mxnb-player" in (tmp_path / "run" / "page.html").read_text()

@@ -35,7 +35,7 @@ def test_last_row_without_newline_counts_and_a_cut_character_does_not(make_run):
 
 def test_damaged_line_in_the_middle_is_named(make_run):
     run = make_run(rows=2, end='{"update": 3, "ti\n{"update": 4}\n')
-    with pytest.warns(UserWarning, match="line 3 is damaged"):
+    with pytest.warns(UserWarning, match="line 3 is damaged and was skipped"):
         assert [row["update"] for row in show.read_metrics(run)] == [1, 2, 4]
 
 

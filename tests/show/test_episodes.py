@@ -122,3 +122,19 @@ def test_mask_picture_of_unequal_lengths_is_named():
         show.mask_picture(None, [True, False], ("a", "b", "c"))
     with pytest.raises(ValueError, match="no entries"):
         show.mask_picture(None, None)
+
+
+def test_the_filmstrip_looks_as_it_did(recording, tmp_path):
+    """Against tests/golden/filmstrip.png, opened and judged by a person; other fonts may move a few pixels.
+
+    To make it anew: write_png(recording, "tests/golden/filmstrip.png") with this very recording.
+    """
+    from pathlib import Path
+
+    from PIL import Image
+
+    golden = Path(__file__).parents[1] / "golden" / "filmstrip.png"
+    with Image.open(golden) as old, Image.open(show.write_png(recording, tmp_path / "now.png")) as new:
+        assert old.size == new.size
+        apart = np.abs(np.asarray(old.convert("RGB"), float) - np.asarray(new.convert("RGB"), float))
+    assert apart.mean() < 3.0, f"mean difference {apart.mean():.2f} of 255"

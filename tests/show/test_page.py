@@ -37,15 +37,16 @@ def test_everything_is_on_one_page(make_run: Any, recording: Any) -> None:
     ):
         assert part in words
     text = path.read_text()
-    assert text.count("<img") == 3 and "mxnb-player" in text  # filmstrip, curves, achievements
+    assert text.count("<img") == 5 and "mxnb-player" in text  # filmstrip, curves, health, achievements, over time
     assert "Not here" not in text and "http" not in text
 
 
 def test_what_is_missing_is_said_and_hides_nothing(make_run: Any) -> None:
     run = make_run(rows=[], end='{"update": 1, "timest')  # the first row is being written
     words = without_pictures(show.page(run))
-    assert "Status: running; no update has ended yet." in words
+    assert "Status: running; no update has ended yet. 1 line of metrics.jsonl that is not whole: skipped." in words
     assert "has no policy yet; wait for its first save, or train it to the end" in words
+    assert str(run.parent) not in words
     assert "holds no complete row yet" in words and "total_timesteps 0" in words
     with pytest.raises(FileNotFoundError, match="give the folder that fit wrote to, or train first"):
         show.page(run.parent)

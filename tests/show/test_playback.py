@@ -69,7 +69,22 @@ def test_what_is_worth_jumping_to(craft: SimpleNamespace) -> None:
     assert achieved(craft) == {"eat_cow": 7, "wake_up": 23, "collect_iron": None}
     assert events(craft) == [(7, "eat cow"), (23, "wake up"), (50, "death")]
     stages = changed(craft, infos=craft.infos | {"stage": np.repeat([0.0, 1.0], 25)})
-    assert (25, "stage 1") in events(stages)
+    assert events(stages) == [(7, "eat cow"), (23, "wake up"), (25, "stage 1"), (50, "death")]
+    assert "stage" not in achieved(stages)
+
+
+def test_achievements_of_several_episodes_are_told_by_name(craft: SimpleNamespace) -> None:
+    infos = {name: craft.infos[name] for name in ("wake_up", "eat_cow")} | {"new": flags(3)[0]}
+    other = changed(craft, infos=infos, info={})
+    told = data_of(Playback((craft, other)).html())
+    assert told["achievements"] == ["eat cow", "wake up", "collect iron", "new"]
+    assert [episode["got"] for episode in told["episodes"]] == [[7, 23, None, None], [7, 23, None, 3]]
+
+
+def test_a_return_that_is_no_number_can_be_looked_at(recording: SimpleNamespace) -> None:
+    rewards = np.where(np.arange(50) == 9, np.inf, recording.rewards)
+    (episode,) = data_of(Playback((changed(recording, rewards=rewards),)).html())["episodes"]
+    assert episode["total"] is None and episode["rewards"][9] is None
 
 
 def test_rewards_are_events_unless_most_steps_pay(recording: SimpleNamespace) -> None:
@@ -78,9 +93,13 @@ def test_rewards_are_events_unless_most_steps_pay(recording: SimpleNamespace) ->
 
 
 def test_names_cannot_end_the_script(recording: SimpleNamespace) -> None:
-    bad = changed(recording, action_names=("</script><b>", "b", "c"))
+    bad = changed(recording, action_names=("</script><!--<script>", "b", "c"))
     page = Playback((bad,), title="<&>").page()
-    assert data_of(page)["actions"][0] == "</script><b>" and "<title>&lt;&amp;&gt;</title>" in page
+    assert (
+        data_of(page)["actions"][0] == "</script><!--<script>"
+        and "<!--" not in page
+        and "<title>&lt;&amp;&gt;</title>" in page
+    )
     assert page.count("</script>") == 2
 
 
@@ -152,7 +171,7 @@ def test_episodes_are_played_and_shown() -> None:
     both = show.episodes(random_policy(env.spec), env, 2, seed=3, max_steps=20)
     assert [len(r.actions) for r in both.recordings] == [9, 9]
     bundle = both._repr_mimebundle_()
-    assert set(bundle) == {"text/plain", "text/html"} and "data:image/png;base64," in bundle["text/html"]
+    assert set(bundle) == {"text/plain", "image/png", "text/html"} and "data:image/png;base64," in bundle["text/html"]
     again = show.episodes(random_policy(env.spec), env, 1, seed=3, max_steps=20)
     np.testing.assert_array_equal(again.recordings[0].actions, both.recordings[0].actions)
     with pytest.raises(ValueError, match="ask for at least one episode"):

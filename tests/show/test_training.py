@@ -26,6 +26,7 @@ def rising(n: int = 40) -> list[dict[str, Any]]:
             "stats/collect_wood": u / n,
             "stats/collect_iron": 0.0,
             "stats/cause/death": 1.0,
+            "stats/life": 250.0,
         }
         for u in range(1, n + 1)
     ]
@@ -36,20 +37,26 @@ def test_the_heat_map_pools_over_episodes(make_run: Any, texts: Any, cut_off: An
     (ax,) = fig.axes
     assert [label.get_text() for label in ax.get_yticklabels()] == ["collect wood", "collect iron"]
     shown = np.asarray(ax.images[0].get_array())
-    last = np.average([u / 40 for u in range(30, 41)], weights=[4.0] * 10 + [400.0])
+    last = np.average([u / 40 for u in range(31, 41)], weights=[4.0] * 9 + [400.0])
     np.testing.assert_allclose(shown[0, -1], last)
-    np.testing.assert_allclose(shown[0, 0], np.mean([u / 40 for u in range(1, 10)]))
+    np.testing.assert_allclose(shown[0, 0], np.mean([u / 40 for u in range(1, 11)]))
     assert (shown[1] == 0).all() and "environment steps (thousands)" in texts(fig) and not cut_off(fig)
 
 
 def test_parts_in_which_nothing_ended_stay_empty(make_run: Any) -> None:
     rows = [row | {"train/num_episodes": 0.0 if 10 < row["update"] <= 20 else 4.0} for row in rising()]
-    shown = np.ma.getmaskarray(
-        show.achievements_over_time(make_run(rows=rows), columns=4).axes[0].images[0].get_array()
-    )
-    assert shown[:, 1].sum() >= 0 and not shown[:, 3].any()
-    eight = np.ma.getmaskarray(show.achievements_over_time(make_run("b", rows=rows)).axes[0].images[0].get_array())
-    assert eight[:, 3].all()
+    (ax,) = show.achievements_over_time(make_run(rows=rows), columns=4).axes
+    empty = np.ma.getmaskarray(ax.images[0].get_array())
+    assert empty.tolist() == [[False, True, False, False]] * 2
+
+
+def test_over_minutes(make_run: Any, texts: Any) -> None:
+    run = make_run(rows=rising())
+    assert "minutes trained" in texts(show.achievements_over_time(run, x="minutes"))
+    fig = show.health_curves(run, x="minutes")
+    assert fig.axes[0].lines[0].get_xdata()[-1] == pytest.approx(4.0)
+    with pytest.raises(ValueError, match="choose 'steps' or 'minutes'"):
+        show.health_curves(run, x="hours")
 
 
 def test_no_achievements_say_so(make_run: Any) -> None:

@@ -37,16 +37,22 @@ def test_roll_out_shows_another_episode(run: Path, live: None) -> None:
     roller = show.player(run, seed=2)
     assert isinstance(roller, Roller)
     assert [words for words, _ in roller.which.options] == ["newest", "update 4", "update 2"]
+    assert roller.which.label == "newest"
     first = list(roller.screen.frames)
     assert len(first) == 10 == roller.screen.slider.max + 1 == roller.screen.play.max + 1
     roller.screen.slider.value = 9
-    assert roller.screen.picture.value == first[9] and "the end, return" in roller.screen.said.value
+    assert roller.screen.picture.value == first[9] and ", return" in roller.screen.said.value
     roller.which.value, roller.seed.value = 2, 5
     roller.button.click()
     assert roller.screen.slider.value == 0 and roller.screen.frames != first
     expected = show.episodes(load_policy(run, 2), make("catch"), 1, 5).recordings[0]
     assert f"return {expected.rewards.sum():.2f}" in roller.screen.words[-1]
-    assert "application/vnd.jupyter.widget-view+json" in data(roller)
+    assert {"application/vnd.jupyter.widget-view+json", "text/html", "image/png"} <= set(data(roller))
+    roller.which.value = "newest"
+    roller.greedy.value = True
+    roller.button.click()
+    expected = show.episodes(load_policy(run), make("catch"), 1, 5, greedy=True).recordings[0]
+    assert f"return {expected.rewards.sum():.2f}" in roller.screen.words[-1]
 
 
 def data(widget: Any) -> dict[str, Any]:
@@ -82,13 +88,15 @@ def test_buttons_and_keys_play_and_the_end_ends_it(live: None) -> None:
     game.buttons[0].click()
     assert game.steps == 1 and game.screen.picture.value != start
     game.typed.value = game.keys[2] + "?" + game.keys[1]
-    assert game.steps == 3 and game.typed.value == ""
+    assert game.steps == 3
+    game.typed.value += game.keys[0]  # the box is not cleared: a key on its way would come twice
+    assert game.steps == 4
     for _ in range(9):
         game.buttons[1].click()
     assert game.over and game.steps == 9 and "the end" in game.screen.said.value
     assert all(b.disabled for b in (*game.buttons, *game.others[:2]))
     game.others[2].click()
-    assert game.steps == 0 and not game.over and not any(b.disabled for b in game.buttons)
+    assert game.typed.value == "" and game.steps == 0 and not game.over and not any(b.disabled for b in game.buttons)
 
 
 def test_the_agent_goes_on_from_where_you_stand(live: None) -> None:
@@ -97,6 +105,7 @@ def test_the_agent_goes_on_from_where_you_stand(live: None) -> None:
     here = np.asarray(game.obs)
     game.others[0].click()
     assert game.steps == 2 and len(game.screen.frames) == 2
+    assert game.screen.picture.value == game.screen.frames[1] != game.screen.frames[0]
     assert not np.array_equal(here, game.obs)
     game.others[1].click()
     assert game.over and game.steps == 9 and len(game.screen.frames) == 8
@@ -134,3 +143,18 @@ def test_what_cannot_be_played_says_so(live: None) -> None:
     env = make("pendulum-v1")
     with pytest.raises(ValueError, match="continuous actions; there is no button"):
         show.take_over(random_policy(env.spec), env)
+    with pytest.raises(ValueError, match="the policy was made for"):
+        show.take_over(random_policy(env.spec), make("catch"))
+    with pytest.raises(ValueError, match=r"take_over\(policy, env\) both"):
+        show.take_over(random_policy(env.spec))
+
+
+def test_a_click_that_fails_is_told(live: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    game = a_game()
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("out of <memory>")
+
+    monkeypatch.setattr(game, "_step", broken)
+    game.buttons[0].click()
+    assert game.screen.said.value == "RuntimeError: out of &lt;memory&gt;"
