@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,14 @@ from conftest import shoot
 
 ROOT = Path(__file__).parents[2]
 STATUS = "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status"
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as reply:
+            return reply.status == 200
+    except OSError:
+        return False
 
 
 @pytest.fixture
@@ -37,26 +46,79 @@ def lab(tmp_path: Path) -> Iterator[str]:
     with log.open("w") as out:
         server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *flags], env=told, stdout=out, stderr=out)
     try:
-        for _ in range(600):
+        address = ""
+        for _ in range(1200):  # it tells its address a moment before it listens there
             found = re.search(r"http://127\.0\.0\.1:(\d+)/lab", log.read_text())
-            if found:
+            address = f"http://127.0.0.1:{found[1]}" if found else ""
+            if address and answers(f"{address}/api"):
                 break
             assert server.poll() is None, log.read_text()
             time.sleep(0.1)
         else:
             pytest.fail(log.read_text())
-        yield f"http://127.0.0.1:{found[1]}"
+        yield address
     finally:
         server.terminate()
         server.wait(30)
 
 
-def test_run_all_and_play_the_episode(browser: Any, lab: str) -> None:
+CELLS = (
+    """import mxnb
+from mxnb.agents.ppo import PPOConfig, ppo
+config = PPOConfig(env_id="catch", total_timesteps=256, num_envs=8, num_steps=8, hidden_dim=8).resolve()
+run = mxnb.fit(ppo(config, mxnb.make("catch")), "catch", save_updates=2)""",
+    "rolls = mxnb.show.player(run)\nrolls",
+    "game = mxnb.show.take_over(run, seed=3)\ngame",
+)
+
+
+def run_all(browser: Any, lab: str, name: str) -> Any:
+    """The page of a notebook whose cells have all been run."""
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
-    page.goto(f"{lab}/lab/tree/notebooks/02_masked_ppo.ipynb")
+    page.goto(f"{lab}/lab/tree/notebooks/{name}")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
     page.wait_for_function(f"{STATUS} === 'idle'")
-    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")  # comes back when all have run
+    return page
+
+
+def test_widgets_roll_out_and_hand_over(browser: Any, lab: str, tmp_path: Path) -> None:
+    """What `player` and `take_over` show in a live front end: pictures change with every click and key."""
+    import nbformat
+
+    cells = [nbformat.v4.new_code_cell(text) for text in CELLS]
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
+    nbformat.write(notebook, tmp_path / "notebooks" / "widgets.ipynb")
+    page = run_all(browser, lab, "widgets.ipynb")
+    page.wait_for_selector("text=roll out", timeout=200_000)
+    page.wait_for_selector("text=agent: one step", timeout=200_000)
+    page.wait_for_function(f"{STATUS} === 'idle'", timeout=200_000)
+    pictures, said = page.locator(".jupyter-widgets.widget-image"), page.locator(".widget-html-content")
+    shown = lambda i: pictures.nth(i).evaluate(
+        "async e => { await e.decode(); return (await (await fetch(e.src)).text()).length + e.src; }"
+    )
+    assert pictures.count() == 2 and "step 0 of 9" in said.nth(0).inner_text()
+    first = shown(0)
+    seed = page.locator(".jupyter-widgets input[type=number]").first
+    seed.fill("12")
+    seed.press("Enter")
+    page.get_by_text("roll out").click()
+    page.wait_for_function(f"{STATUS} === 'idle'")
+    page.wait_for_timeout(500)
+    assert shown(0) != first
+    page.get_by_text("action 0 (a)").click()
+    page.wait_for_selector("text=you: action 0")
+    page.get_by_placeholder("or click here and type").press_sequentially("ca", delay=150)
+    page.wait_for_selector("text=step 3:")
+    page.get_by_text("agent: play on").click()
+    page.wait_for_selector("text=the agent's turn")
+    shoot(page, "jupyterlab-widgets")
+    page.close()
+
+
+def test_run_all_and_play_the_episode(browser: Any, lab: str) -> None:
+    page = run_all(browser, lab, "02_masked_ppo.ipynb")
     page.wait_for_selector(".mxnb-player[data-ready]", state="attached", timeout=400_000)
     page.wait_for_function(f"{STATUS} === 'idle'", timeout=400_000)  # the cells below the player, too
     assert (
