@@ -56,7 +56,8 @@ def test_what_is_clipped_pushes_no_further() -> None:
     env = masked()
     config = replace(CONFIG, lr=0.1, clip_eps=0.05)
     told = explain_update(config, env, ppo(config, env).init(jax.random.key(2)))
-    loss = lambda log_prob: ppo_policy_loss(log_prob, jnp.zeros(len(log_prob)), told.advantage, clip_eps=0.05).loss
+    advantage = jnp.asarray(told.advantage)
+    loss = lambda log_prob: ppo_policy_loss(log_prob, jnp.zeros(len(log_prob)), advantage, clip_eps=0.05).loss
     slope = jax.grad(loss)(jnp.log(told.ratio))
     assert 0 < told.clipped.sum() < len(told.clipped)
     np.testing.assert_array_equal(told.clipped, np.asarray(slope) == 0)
