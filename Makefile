@@ -53,6 +53,7 @@ run: setup
 	for run in $$(ls -td $(RUNS)/*/ 2> /dev/null | head -n 1); do \
 	    echo "  the run: numbers, checkpoints   $$run"; \
 	    echo "  its pictures                    $${run}figures/"; \
+	    echo "  all of it on one page           $${run}page.html   (in any browser)"; \
 	done
 
 test: setup system colab-widgets
