@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 from pathlib import Path
@@ -35,6 +36,11 @@ def to_png(fig: Figure) -> bytes:
     data = io.BytesIO()
     fig.savefig(data, format="png", dpi=fig.dpi)
     return data.getvalue()
+
+
+def to_base64(fig: Figure) -> str:
+    """The figure's PNG as it stands in HTML and in a notebook's output."""
+    return base64.b64encode(to_png(fig)).decode()
 
 
 def save(fig: Figure, path: str | os.PathLike[str]) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mxnb.show._bars import achievements
 from mxnb.show._curves import curves
-from mxnb.show._figures import replace_file, to_png
+from mxnb.show._figures import replace_file, to_base64
 from mxnb.show._health import SIGNS, health
 from mxnb.show._playback import Playback, episodes, whole_page
 from mxnb.show._runs import not_whole, number, read_json, read_metrics, run_path
@@ -86,7 +85,7 @@ def _state(run: Path) -> str:
         rows = read_metrics(run)
     except FileNotFoundError:
         rows = []
-    torn = not_whole(run)
+    torn = not_whole(run, rows)
     skipped = (
         f" {torn} line{'s' * (torn != 1)} of metrics.jsonl that {'are' if torn != 1 else 'is'} not whole: skipped."
     )
@@ -98,7 +97,7 @@ def _state(run: Path) -> str:
 
 
 def _image(figure: Figure, words: str) -> str:
-    return f'<img alt="{html.escape(words)}" src="data:image/png;base64,{base64.b64encode(to_png(figure)).decode()}">'
+    return f'<img alt="{html.escape(words)}" src="data:image/png;base64,{to_base64(figure)}">'
 
 
 def _health(run: Path) -> str:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mxnb.show._episodes import REWARDED, action_name, filmstrip
-from mxnb.show._figures import replace_file, to_png
+from mxnb.show._figures import replace_file, to_base64, to_png
 
 _FPS = 5  # frames a second at first, and in GIF and MP4
 _FRAME_BYTES = 4096  # 500 frames of this size take 2.7 MB in a page
@@ -48,18 +49,22 @@ class Playback:
 
     def html(self) -> str:
         """The player as a part of a page, which needs nothing else; the filmstrip where no script runs."""
+        return self._html
+
+    @cached_property
+    def _html(self) -> str:  # a notebook shows it and then writes it into a page: pictures are encoded once
         home = files("mxnb.show")
         markup, style, script = ((home / f"player.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
-        strip = self._strip()
         speeds = "".join(f"<option value={n}{' selected' * (n == _FPS)}>{n} a second</option>" for n in _SPEEDS)
         # A "<" in a name could end the script element, or keep it from ending.
         data = json.dumps(_data(self.recordings), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-        for key, value in {"STRIP": strip, "SPEEDS": speeds, "DATA": data}.items():
+        for key, value in {"STRIP": self._strip, "SPEEDS": speeds, "DATA": data}.items():
             markup = markup.replace(f"@{key}@", value)
         return f"<style>{style}</style>\n{markup}\n<script>{script}</script>\n"
 
+    @cached_property
     def _strip(self) -> str:
-        return base64.b64encode(to_png(filmstrip(self.recordings[0]))).decode()
+        return to_base64(filmstrip(self.recordings[0]))
 
     def page(self) -> str:
         """A whole HTML page with the player."""
@@ -89,7 +94,7 @@ class Playback:
         return f"{self.title}: {'; '.join(told)}"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"text/plain": repr(self), "image/png": self._strip(), "text/html": self.html()}
+        return {"text/plain": repr(self), "image/png": self._strip, "text/html": self.html()}
 
 
 def whole_page(title: str, body: str, style: str = "") -> str:

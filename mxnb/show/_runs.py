@@ -74,13 +74,11 @@ def some_rows(run: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def not_whole(run: Any) -> int:
-    """How many lines of `metrics.jsonl` are no rows: damaged ones, and one that is still being written."""
+def not_whole(run: Any, rows: Sequence[dict[str, Any]]) -> int:
+    """How many lines of `metrics.jsonl` are not among its rows: damaged ones, and one that is still being written."""
     path = run_path(run) / "metrics.jsonl"
-    lines = [line for line in path.read_bytes().split(b"\n") if line.strip()] if path.exists() else []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return len(lines) - len(read_metrics(run)) if lines else 0
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    return sum(1 for line in lines if line.strip()) - len(rows)
 
 
 def read_json(run: Any, name: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 import math
@@ -14,7 +13,7 @@ import numpy as np
 
 from mxnb.show._bars import percent
 from mxnb.show._curves import axis, curves
-from mxnb.show._figures import BLUE, GREY, INK, ORANGE, SMALL, new_figure, style, to_png
+from mxnb.show._figures import BLUE, GREY, INK, ORANGE, SMALL, new_figure, style, to_base64
 from mxnb.show._health import judge
 from mxnb.show._runs import number, pooled_mean, read_json, run_path, some_rows
 
@@ -129,7 +128,7 @@ class Comparison:
         line = lambda tag, words: f"<tr>{''.join(cell(tag, word) for word in words)}</tr>"
         body = "".join(line("td", (name, *pair)) for name, pair in self.differences.items())
         table = f"<table><thead>{line('th', ('parameter', *self.labels))}</thead><tbody>{body}</tbody></table>"
-        picture = f'<img alt="curves" style="max-width:100%" src="data:image/png;base64,{_text(to_png(self.figure))}">'
+        picture = f'<img alt="curves" style="max-width:100%" src="data:image/png;base64,{to_base64(self.figure)}">'
         words = table if self.differences else "<p>The same parameters.</p>"
         return {"text/plain": repr(self), "text/html": f'<div style="overflow-x:auto">{words}</div>{picture}'}
 
@@ -155,7 +154,3 @@ def _told(run: Any) -> dict[str, Any]:
         raise FileNotFoundError(f"no readable {run_path(run) / 'config.json'}: give the folder that fit wrote to")
     versions = {f"version of {name}": version for name, version in found.get("versions", {}).items()}
     return {name: found.get(name) for name in ("agent", "env", "preset", "seed")} | found.get("config", {}) | versions
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
