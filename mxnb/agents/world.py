@@ -137,7 +137,7 @@ def world_loss(config: Any, nets: Nets, params: Any, rows: Row, uniform: Any) ->
     L_obs + L_reward + L_cont + foresee_coef L_foresee + dyn_coef L_dyn + rep_coef L_rep, with L_dyn = max(free,
     KL(sg post || prior)) and L_rep = max(free, KL(post || sg prior)) for each row. The continue target is
     (1 - terminal) discount: a time limit goes on. L_foresee is the heads' loss at [h, sg(z' ~ prior)]: groups drawn
-    one by one, as a dream draws them, make latents that no observation makes, for which heads taught on z alone
+    independently, as in dreams, make latents that no observation makes, for which heads taught on z alone
     expect too little. (DreamerV3 has no such term.)
     """
     spec = nets.spec
