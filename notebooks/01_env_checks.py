@@ -27,7 +27,7 @@
 #
 # Nothing is trained here. When an agent does not learn, this is the first notebook to run.
 
-# %% cellView="form"
+# %% cellView="form" tags=["setup"]
 # @title Setup (installs mxnb where it is missing, about a minute in Colab)
 import importlib
 import os

@@ -31,7 +31,7 @@
 # Stopped half-way? Run all again: it goes on where it was. In Colab, mount Drive first (the folder symbol on the
 # left, then Mount Drive), and it goes on even when Colab has taken the machine away.
 
-# %% cellView="form"
+# %% cellView="form" tags=["setup"]
 # @title Setup (installs mxnb where it is missing, about a minute in Colab)
 import importlib
 import os
@@ -198,6 +198,14 @@ curve
 mxnb.show.health(result.run_dir)
 
 # %% [markdown]
+# Was it healthy all along? The same rules over the whole run, with the healthy ranges shaded.
+
+# %%
+watched_rules = mxnb.show.health_curves(result)
+mxnb.show.save(watched_rules, result.run_dir / "figures" / "health.png")
+watched_rules
+
+# %% [markdown]
 # The curve is of training, where the policy changes all the time. For the agent as it is now, let it play whole
 # episodes, as the random policies did above.
 
@@ -305,6 +313,13 @@ if sides:
     display(comparison)
 
 # %% [markdown]
+# Any two runs can be laid side by side. First comes what they were told differently (here one thing), then their curves.
+
+# %%
+if sides:
+    display(mxnb.show.compare(sides["masked"][0], sides["unmasked"][0], labels=list(sides)))
+
+# %% [markdown]
 # If the masked side is ahead, that is the tries it was spared: an agent can learn which actions do nothing, but
 # with a mask it never has to.
 #
@@ -330,6 +345,17 @@ if episode.frames is not None:
 # %%
 watched = None if episode.frames is None else mxnb.show.Playback((episode,), "An episode of masked PPO")
 watched
+
+# %% [markdown]
+# ## Your turn
+#
+# With a live kernel there is more. First a player that rolls out new episodes: choose a checkpoint and a seed, and press
+# "roll out". Then the game itself: play by buttons or keys, and hand the world over to the agent whenever you like. How
+# far do you get? (A notebook that ran without anybody watching shows nothing here.)
+
+# %%
+if mxnb.show.in_notebook() and episode.frames is not None:
+    display(mxnb.show.player(result), mxnb.show.take_over(result))
 
 # %% [markdown]
 # ## Three exercises

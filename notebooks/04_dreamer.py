@@ -33,7 +33,7 @@
 # Stopped half-way? Run all again: it goes on where it was, replay included. In Colab, mount Drive first (the folder
 # symbol on the left, then Mount Drive), and it goes on even when Colab has taken the machine away.
 
-# %% cellView="form"
+# %% cellView="form" tags=["setup"]
 # @title Setup (installs mxnb where it is missing, about a minute in Colab)
 import importlib
 import os

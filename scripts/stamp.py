@@ -22,8 +22,11 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "craftax")
 
 
 def code_hash(notebook: nbformat.NotebookNode) -> str:
-    """sha256 of the code cells of a notebook without outputs; words may change without making results stale."""
-    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    """sha256 of the code cells of a notebook; words, and how mxnb is installed, change without making results stale."""
+    written = (cell for cell in notebook.cells if cell.cell_type == "code")
+    cells = [
+        cell.source for cell in written if not {"setup", "injected-parameters"} & set(cell.metadata.get("tags", ()))
+    ]
     return hashlib.sha256("\0".join(cells).encode()).hexdigest()
 
 

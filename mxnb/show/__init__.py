@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mxnb.show._dreams import calibration, open_loop
     from mxnb.show._episodes import filmstrip, mask_picture, write_png
     from mxnb.show._explain import explained
-    from mxnb.show._figures import save
+    from mxnb.show._figures import in_notebook, save
     from mxnb.show._health import health
     from mxnb.show._page import page
     from mxnb.show._playback import Playback, episodes
@@ -43,6 +43,7 @@ _HOME = {
     "grid": "_plots",
     "health": "_health",
     "health_curves": "_training",
+    "in_notebook": "_figures",
     "lines": "_plots",
     "live_curves": "_curves",
     "mask_picture": "_episodes",
@@ -73,6 +74,7 @@ __all__ = [
     "grid",
     "health",
     "health_curves",
+    "in_notebook",
     "lines",
     "live_curves",
     "mask_picture",
