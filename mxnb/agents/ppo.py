@@ -5,6 +5,7 @@ Source: Schulman et al. 2017, arXiv:1707.06347; masks as in Huang & Ontanon 2022
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,6 +26,7 @@ from mxnb.agents.on_policy import (
     distribution,
     env_action,
     head_of,
+    layer_dtype,
     mean,
     pool,
     tick_sums,
@@ -40,6 +42,7 @@ from mxnb.kernels.losses import (
     value_loss,
     weighted_mean,
 )
+from mxnb.kernels.microbatches import in_parts
 from mxnb.kernels.packing import pack, unpack
 from mxnb.kernels.returns import gae
 from mxnb.kernels.running import deviation
@@ -62,6 +65,8 @@ class PPOConfig:
     """Parts of the shuffled batch, one gradient step each; 0: min(4 f, 64), f = max(1, batch // 32768)."""
     update_epochs: int = 0
     """Passes over the batch; 0: max(2, 4 // f)."""
+    num_microbatches: int = 1
+    """Parts in which a minibatch goes through the network and back: the same gradient from less memory, slower."""
     lr: float = 0.0
     """Adam's step size; 0: 5e-4 * 16 / (num_minibatches * update_epochs)."""
     anneal_lr: bool = True
@@ -90,6 +95,8 @@ class PPOConfig:
     """Hidden layers of actor and critic."""
     shared_layers: int = 1
     """How many of them, from the first, actor and critic share (0: separate trunks), besides convolutions."""
+    compute_dtype: str = "float32"
+    """What layers compute in: float32, or bfloat16 where the hardware has it (a T4 has not); parameters are float32."""
     normalise_advantage: bool = True
     """Whether each minibatch's advantages get mean 0 and standard deviation 1."""
     normalise_value: bool = False
@@ -143,6 +150,11 @@ def auto_scale(config: _Config) -> _Config:
             f"num_envs * num_steps = {config.num_envs} * {config.num_steps} = {batch} does not divide into "
             f"num_minibatches = {minibatches}; use num_minibatches = {nearest}"
         )
+    elif batch // minibatches % config.num_microbatches:
+        problems.append(
+            f"a minibatch of {batch // minibatches} does not divide into num_microbatches = {config.num_microbatches}; "
+            f"use num_microbatches = {math.gcd(batch // minibatches, config.num_microbatches)}"
+        )
     if config.total_timesteps < batch:
         problems.append(
             f"total_timesteps = {config.total_timesteps} is less than one update; "
@@ -155,7 +167,7 @@ def auto_scale(config: _Config) -> _Config:
 def _out_of_range(config: PPOConfig) -> list[str]:
     """What is outside the values that make sense, in words."""
     c = config
-    counts = ("num_envs", "num_steps", "hidden_dim", "num_layers")
+    counts = ("num_envs", "num_steps", "hidden_dim", "num_layers", "num_microbatches")
     problems = [f"{name} is {getattr(c, name)}; use at least 1" for name in counts if getattr(c, name) < 1]
     shares = ("discount", "lambda_")
     problems += [f"{n} is {getattr(c, n)}; use a number from 0 to 1" for n in shares if not 0 <= getattr(c, n) <= 1]
@@ -309,11 +321,12 @@ def update(network: Any, config: PPOConfig, optimiser: Any, spec: Spec, state: S
 
     def minibatch(carry: Any, rows: Any) -> Any:
         batch, gae_ = jax.tree.map(lambda x: x[rows], flat)
-        obs = unpack(batch.obs, spec.num_binary, spec.obs_shape)
 
         def objective(params: Any) -> Any:
             policy = state.policy | params
-            return loss(config, spec, policy, forward(network, policy, obs), batch, gae_, ent_coef)
+            look = lambda obs: forward(network, policy, unpack(obs, spec.num_binary, spec.obs_shape))
+            seen = in_parts(look, config.num_microbatches, batch.obs)
+            return loss(config, spec, policy, seen, batch, gae_, ent_coef)
 
         return descend(optimiser, objective, carry)
 
@@ -351,7 +364,8 @@ def parts(config: PPOConfig, env: Env, network: Any = None) -> tuple[Any, VecEnv
     head = head_of(spec)
     if network is None:
         sizes = (config.hidden_dim, config.num_layers, len(spec.obs_shape), config.shared_layers)
-        network = ActorCritic(head["num_outputs"], *sizes, gaussian=head["gaussian"])
+        dtype = layer_dtype(config.compute_dtype)
+        network = ActorCritic(head["num_outputs"], *sizes, gaussian=head["gaussian"], dtype=dtype)
     else:
         obs = jnp.zeros((2, *spec.obs_shape), spec.obs_dtype)
         check_network(spec, jax.eval_shape(network.init_with_output, jax.random.key(0), obs)[0], (2,))

@@ -7,6 +7,7 @@ minibatch is a part of the environments with all their steps.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from mxnb.agents.on_policy import (
     distribution,
     env_action,
     head_of,
+    layer_dtype,
     mean,
     pool,
     tick_sums,
@@ -34,6 +36,7 @@ from mxnb.agents.scales import first_policy, in_units, learn_scales, standardise
 from mxnb.envs.api import Env, Spec
 from mxnb.envs.vector import VecEnv, vectorise
 from mxnb.kernels.losses import explained_variance
+from mxnb.kernels.microbatches import in_parts
 from mxnb.kernels.packing import pack, unpack
 from mxnb.networks.recurrent import RecurrentActorCritic
 
@@ -46,6 +49,8 @@ class PPORnnConfig(PPOConfig):
     """Hidden layers of actor and critic behind the memory."""
     shared_layers: int = 0
     """How many of them, from the first, actor and critic share; they always share the memory and what feeds it."""
+    remat: bool = False
+    """Whether the way back computes each step of the memory again instead of keeping it: less memory, slower."""
 
     def resolve(self) -> PPORnnConfig:
         """The same with every 0 of `auto_scale` filled in; ValueError lists sizes that do not fit."""
@@ -59,6 +64,12 @@ class PPORnnConfig(PPOConfig):
             raise ValueError(
                 f"num_envs = {config.num_envs} does not divide into num_minibatches = {config.num_minibatches}, "
                 f"and a minibatch is a part of the environments; use num_minibatches = {nearest}"
+            )
+        part = config.num_envs // config.num_minibatches
+        if part % config.num_microbatches:
+            raise ValueError(
+                f"a minibatch of {part} environments does not divide into num_microbatches = "
+                f"{config.num_microbatches}; use num_microbatches = {math.gcd(part, config.num_microbatches)}"
             )
         return config
 
@@ -147,13 +158,17 @@ def update(network: Any, config: PPORnnConfig, optimiser: Any, spec: Spec, state
 
     def minibatch(carry: Any, rows: Any) -> Any:
         (batch, is_first), gae_ = jax.tree.map(lambda x: x[:, rows], data)
-        obs = unpack(batch.obs, spec.num_binary, spec.obs_shape)
         flat = lambda tree: jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
         def objective(params: Any) -> Any:
             policy = state.policy | params
-            _, head, value = forward(network, policy, memory[rows], obs, is_first)
-            return ppo.loss(config, spec, policy, flat((head, value)), flat(batch), flat(gae_), ent_coef)
+
+            def look(memory: Any, obs: Any, is_first: Any) -> Any:
+                obs = unpack(obs, spec.num_binary, spec.obs_shape)
+                return forward(network, policy, memory[0], obs, is_first)[1:]
+
+            seen = in_parts(look, config.num_microbatches, memory[rows][None], batch.obs, is_first, axis=1)
+            return ppo.loss(config, spec, policy, flat(seen), flat(batch), flat(gae_), ent_coef)
 
         return ppo.descend(optimiser, objective, carry)
 
@@ -198,7 +213,8 @@ def ppo_rnn(config: PPORnnConfig, env: Env, network: Any = None) -> Agent:
     head = head_of(spec)
     if network is None:
         sizes = (config.hidden_dim, config.num_layers, len(spec.obs_shape), config.shared_layers)
-        network = RecurrentActorCritic(head["num_outputs"], *sizes, gaussian=head["gaussian"])
+        options = {"gaussian": head["gaussian"], "remat": config.remat, "dtype": layer_dtype(config.compute_dtype)}
+        network = RecurrentActorCritic(head["num_outputs"], *sizes, **options)
     else:
         check_recurrent(spec, config, network)
     venv = vectorise(env, config.num_envs)

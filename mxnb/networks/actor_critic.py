@@ -25,6 +25,7 @@ class ActorCritic(nn.Module):
 
     num_outputs: logits, or with `gaussian` action entries; the head then holds means and the logarithms of
     the deviations, [*L, 2 num_outputs], the latter one parameter each, the same in every state.
+    dtype: what the layers compute in; parameters, heads and what comes out are float32.
     """
 
     num_outputs: int
@@ -33,20 +34,21 @@ class ActorCritic(nn.Module):
     obs_ndim: int = 1
     shared_layers: int = 1
     gaussian: bool = False
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, obs: Shaped[Array, "*B"]) -> tuple[Float[Array, "*L K"], Float[Array, "*L"]]:
         """obs -> (head, value); the last `obs_ndim` axes of obs are one observation."""
-        return heads(self, features(obs, self.obs_ndim))
+        return heads(self, features(obs, self.obs_ndim, self.dtype))
 
 
-def features(obs: Any, obs_ndim: int) -> Any:
+def features(obs: Any, obs_ndim: int, dtype: Any = jnp.float32) -> Any:
     """What the first layer reads: a picture's convolutions, else the observation as one long row.
 
     For use inside a compact method, whose module gets the convolutions as "eye".
     """
     if obs_ndim == 3:
-        return Convolutions(name="eye")(obs)
+        return Convolutions(dtype, name="eye")(obs)
     return obs.reshape(*obs.shape[: obs.ndim - obs_ndim], -1)
 
 
@@ -54,7 +56,7 @@ def heads(module: Any, x: Float[Array, "*L D"]) -> tuple[Float[Array, "*L K"], F
     """(head, value) of features x [*L, D] by `module`'s own layers; for use inside its compact method."""
 
     def layer(name: str, x: Array) -> Array:
-        return jnp.tanh(nn.Dense(module.hidden_dim, kernel_init=_HIDDEN, name=name)(x))
+        return jnp.tanh(nn.Dense(module.hidden_dim, dtype=module.dtype, kernel_init=_HIDDEN, name=name)(x))
 
     actor = critic = x
     for i in range(module.num_layers):
@@ -62,6 +64,7 @@ def heads(module: Any, x: Float[Array, "*L D"]) -> tuple[Float[Array, "*L K"], F
             actor = critic = layer("first" if i == 0 else f"shared_{i}", actor)
         else:
             actor, critic = layer(f"actor_{i}", actor), layer(f"critic_{i}", critic)
+    actor, critic = actor.astype(jnp.float32), critic.astype(jnp.float32)
     head = nn.Dense(module.num_outputs, kernel_init=init.orthogonal(0.01), name="logits")(actor)
     if module.gaussian:
         log_std = module.param("log_std", init.zeros, (module.num_outputs,))
@@ -77,8 +80,10 @@ class Convolutions(nn.Module):
 
     From 36 pixels a side on: 32 filters of 8 x 8 at stride 4, 64 of 4 x 4 at 2, 64 of 3 x 3 at 1, as in Mnih
     et al. 2015, "Human-level control through deep reinforcement learning"; below, 16 of 3 x 3 at stride 1, as in
-    Young & Tian 2019, arXiv:1903.03176 (MinAtar). uint8 is read as 0 to 1.
+    Young & Tian 2019, arXiv:1903.03176 (MinAtar). uint8 is read as 0 to 1. dtype: as in `ActorCritic`.
     """
+
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, picture: Shaped[Array, "*L H W C"]) -> Float[Array, "*L D"]:
@@ -88,6 +93,6 @@ class Convolutions(nn.Module):
         x = x.astype(jnp.float32) / 255.0 if picture.dtype == jnp.uint8 else x
         large = min(x.shape[1:3]) >= _SMALL_PICTURE
         for filters, side, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)) if large else ((16, 3, 1),):
-            x = nn.Conv(filters, (side, side), stride, padding="VALID", kernel_init=_HIDDEN)(x)
+            x = nn.Conv(filters, (side, side), stride, padding="VALID", dtype=self.dtype, kernel_init=_HIDDEN)(x)
             x = nn.relu(x)
-        return x.reshape(*leading, -1)
+        return x.astype(jnp.float32).reshape(*leading, -1)

@@ -1,0 +1,117 @@
+"""What saves memory changes nothing else: parts, recomputation, packed rows; and bfloat16 is near."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from tiny import PPO_SIZES, assert_same_bits, masked
+
+from mxnb.agents.average_reward import AverageRewardConfig, average_reward
+from mxnb.agents.ppo import PPOConfig, ppo
+from mxnb.agents.ppo_rnn import PPORnnConfig, ppo_rnn
+from mxnb.envs.survival import survival
+from mxnb.run.memory import measure
+
+MAKERS = {
+    "ppo": (PPOConfig, ppo),
+    "ppo_rnn": (PPORnnConfig, ppo_rnn),
+    "average_reward": (AverageRewardConfig, average_reward),
+}
+SIZES = PPO_SIZES | {"num_envs": 16, "num_minibatches": 2, "lr": 1e-2}
+
+
+def built(name: str, env: Any = None, **more: Any) -> Any:
+    config_class, maker = MAKERS[name]
+    env = env or masked()
+    if name == "average_reward":
+        env, more = survival(env, 5), more | {"phase_steps": 5, "r_reset": 5}
+    return maker(config_class(**SIZES | more), env)
+
+
+def two_updates(agent: Any) -> Any:
+    """(state, metrics) after two updates."""
+    state = jax.jit(agent.init)(jax.random.key(0))
+    step = jax.jit(agent.step)
+    return step(step(state)[0])
+
+
+def close(a: Any, b: Any, atol: float) -> None:
+    for (path, x), y in zip(jax.tree_util.tree_flatten_with_path(a)[0], jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, atol=atol, err_msg=jax.tree_util.keystr(path))
+
+
+LEVERS = [("ppo", {"num_microbatches": 4}), ("ppo_rnn", {"num_microbatches": 4}), ("ppo_rnn", {"remat": True})]
+LEVERS += [("average_reward", {"num_microbatches": 8, "remat": True})]
+
+
+@pytest.mark.parametrize(("name", "lever"), LEVERS)
+def test_parts_and_recomputation_learn_the_same(name: str, lever: dict[str, Any]) -> None:
+    """Two updates, survival's weights included: parameters and losses within float32's rounding."""
+    (plain, seen), (other, also) = two_updates(built(name)), two_updates(built(name, **lever))
+    close(plain.policy, other.policy, 2e-4)
+    assert_same_bits(plain.envs.obs, other.envs.obs)
+    for metric in ("train/total_loss", "train/entropy", "train/grad_norm"):
+        a, b = (float(m[metric].total / m[metric].count) for m in (seen, also))
+        assert a == pytest.approx(b, rel=1e-3, abs=1e-5), metric
+    first = jax.jit(built(name).init)(jax.random.key(0)).policy
+    moved = [np.abs(a - b).max() for a, b in zip(jax.tree.leaves(plain.policy), jax.tree.leaves(first), strict=True)]
+    assert max(moved) > 1e-2  # 50 times what may differ
+
+
+def test_packed_rows_learn_the_same_bit_for_bit() -> None:
+    env = masked()
+    plain = replace(env, spec=replace(env.spec, num_binary=0))
+    (packed, _), (loose, _) = two_updates(built("ppo")), two_updates(built("ppo", plain))
+    assert_same_bits(packed.policy, loose.policy)
+
+
+def test_bfloat16_is_near_and_keeps_float32_parameters() -> None:
+    for name in MAKERS:
+        agent = built(name, compute_dtype="bfloat16")
+        (plain, seen), (other, also) = two_updates(built(name)), two_updates(agent)
+        assert {str(x.dtype) for x in jax.tree.leaves(other.policy["params"])} == {"float32"}
+        a, b = (float(m["train/entropy"].total / m["train/entropy"].count) for m in (seen, also))
+        assert a == pytest.approx(b, rel=0.05), name
+        text = jax.jit(agent.step).lower(plain).as_text()
+        assert "bf16" in text, f"{name} computes nothing in bfloat16"
+        assert "bf16" not in jax.jit(built(name).step).lower(plain).as_text()
+
+
+def test_a_t4_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    class T4:
+        device_kind = "Tesla T4"
+
+    monkeypatch.setattr(jax, "devices", lambda: [T4()])
+    with pytest.raises(ValueError, match="a T4 only imitates it"):
+        built("ppo", compute_dtype="bfloat16")
+
+
+def test_what_does_not_divide_or_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a minibatch of 128 does not divide into num_microbatches = 3; use .* = 1"):
+        built("ppo", num_microbatches=3)
+    with pytest.raises(ValueError, match=r"a minibatch of 8 environments does not divide .* 16; use .* = 8"):
+        built("ppo_rnn", num_microbatches=16)
+    with pytest.raises(ValueError, match="num_microbatches is 0; use at least 1"):
+        built("ppo", num_microbatches=0)
+    with pytest.raises(ValueError, match="compute_dtype is 'float16'; use 'float32' or 'bfloat16'"):
+        built("ppo", compute_dtype="float16")
+
+
+@pytest.mark.parametrize(("name", "lever"), [*LEVERS[:3], ("ppo", "donate"), ("ppo", "packed")])
+def test_each_lever_saves_memory(name: str, lever: Any) -> None:
+    """At sizes where activations, rollouts or the state weigh something."""
+    big = {"num_envs": 64, "num_steps": 64, "hidden_dim": 128, "total_timesteps": 64 * 64, "num_minibatches": 1}
+    env = masked()
+    if lever == "donate":
+        agent = built(name, **big)
+        assert measure(agent).work < measure(agent, donate=False).work
+        return
+    if lever == "packed":
+        loose = replace(env, spec=replace(env.spec, num_binary=0))
+        assert measure(built(name, **big)).work < measure(built(name, loose, **big)).work
+        return
+    assert measure(built(name, **big | lever)).work < 0.8 * measure(built(name, **big)).work
