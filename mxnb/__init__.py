@@ -11,9 +11,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mxnb import doctor, show
-    from mxnb.build import build, load_policy, make
+    from mxnb import show
+    from mxnb.build import build, load_policy, make, plan
     from mxnb.config import parameters
+    from mxnb.doctor import doctor
     from mxnb.envs.check import check
     from mxnb.evaluate import evaluate
     from mxnb.run.fit import fit
@@ -26,6 +27,7 @@ _HOMES = {
     "doctor": "mxnb.doctor",
     "load_policy": "mxnb.build",
     "parameters": "mxnb.config",
+    "plan": "mxnb.build",
     "fit": "mxnb.run.fit",
     "evaluate": "mxnb.evaluate",
     "show": "mxnb.show",
@@ -40,6 +42,7 @@ __all__ = [
     "load_policy",
     "make",
     "parameters",
+    "plan",
     "show",
 ]
 
@@ -48,7 +51,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'mxnb' has no attribute {name!r}; it exports {', '.join(sorted(_HOMES))}")
     module = import_module(_HOMES[name])
-    return module if name in ("show", "doctor") else getattr(module, name)
+    return module if name == "show" else getattr(module, name)
 
 
 def __dir__() -> list[str]:
@@ -56,7 +59,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps `mxnb.build` and `mxnb.evaluate` functions although modules of the same names hold them."""
+    """Keeps `build`, `evaluate` and `doctor` functions although modules of the same names hold them."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, ModuleType) and _HOMES.get(name) == value.__name__ and hasattr(value, name):

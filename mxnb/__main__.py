@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import difflib
 import inspect
 import os
@@ -30,7 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
         "watch": (_watch_options, _watch, "play episodes and write a page that shows them", "--run RUN [options]"),
         "runs": (_runs_options, _runs, "list the run folders", "[FOLDER]"),
-        "doctor": (_doctor_options, _doctor, "check the environments, rule by rule", "[--envs ID ...]"),
+        "doctor": (
+            _doctor_options,
+            _doctor,
+            "check this machine, or the environments rule by rule",
+            "[--envs [ID ...]]",
+        ),
     }
     for name, (options, _, words, needs) in setups.items():
         usage = f"python -m mxnb {name} {needs}  (--help lists the options)"
@@ -123,7 +129,7 @@ def _train_options(command: argparse.ArgumentParser, given: Sequence[str]) -> No
         "--eval-episodes", type=int, default=64, metavar="N", help="episodes of an evaluation (default 64)"
     )
     run.add_argument(
-        "--page", action=argparse.BooleanOptionalAction, default=True, help="write page.html at the end (default)"
+        "--page", action=argparse.BooleanOptionalAction, default=True, help="write page.html when it ends (default)"
     )
     run.add_argument("--log-interval", type=int, default=0, metavar="N", help="updates between lines on the console")
     wandb = command.add_argument_group("a mirror at Weights & Biases (offline without a login)")
@@ -180,7 +186,7 @@ def _train(args: argparse.Namespace) -> Callable[[], int]:
     import mxnb
     from mxnb import presets
     from mxnb.build import AGENTS
-    from mxnb.config import Parameters, announce, default_run_dir, make_config
+    from mxnb.config import Parameters, announce, default_run_dir, make_config, policy_file
     from mxnb.evaluate import periodic
     from mxnb.run.folder import check_numbers, check_run
     from mxnb.run.found import run_named
@@ -215,16 +221,22 @@ def _train(args: argparse.Namespace) -> Callable[[], int]:
             log_updates=args.log_interval,
             wandb=wandb,
         )
-        if result.status != "done":
-            return 130
-        if args.page and (run_dir / "config.json").exists():
-            try:
-                print(f"a page to look at: {mxnb.show.page(run_dir, seed=args.seed)}")
-            except Exception as error:  # the run is done and saved whatever becomes of its page
-                print(f"no page was written ({type(error).__name__}: {error})")
-        return 0
+        done = result.status == "done"
+        if args.page and ((run_dir / "config.json") if done else policy_file(run_dir)).exists():
+            _write_page(run_dir, args.seed)
+        return 0 if done else 130
 
     return job
+
+
+def _write_page(run_dir: Path, seed: int) -> None:
+    """The page at the end of `train`: the run is saved whatever becomes of it, also by one more Ctrl-C."""
+    import mxnb
+
+    try:
+        print(f"a page to look at: {mxnb.show.page(run_dir, seed=seed)}")
+    except (Exception, KeyboardInterrupt) as error:
+        print(f"no page was written ({type(error).__name__}: {error})")
 
 
 def _wandb(args: argparse.Namespace) -> bool | dict[str, Any]:
@@ -346,6 +358,7 @@ def _watch_options(command: argparse.ArgumentParser, given: Sequence[str]) -> No
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of worlds and draws (default 0)")
     command.add_argument("--gif", action="store_true", help="write the first one as a GIF too")
     command.add_argument("--mp4", action="store_true", help="and as an MP4, where ffmpeg is installed")
+    command.add_argument("--page", action="store_true", help="and write the run's page.html anew, with them on it")
 
 
 def _watch(args: argparse.Namespace) -> Callable[[], int]:
@@ -353,6 +366,7 @@ def _watch(args: argparse.Namespace) -> Callable[[], int]:
     from mxnb.build import run_env
     from mxnb.config import use_compilation_cache
     from mxnb.run.found import run_named
+    from mxnb.show._runs import read_json
 
     for name in ("episodes", "max_steps"):
         if getattr(args, name) < 1:
@@ -361,16 +375,22 @@ def _watch(args: argparse.Namespace) -> Callable[[], int]:
     run = run_named(args.run)
     policy = mxnb.load_policy(run, _checkpoint(args.checkpoint))
     env, _ = run_env(run)
-    name = "-".join(["player", *([f"checkpoint-{args.checkpoint}"] if args.checkpoint else []), f"seed-{args.seed}"])
+    which = [f"checkpoint-{args.checkpoint}"] if args.checkpoint else []
+    name = "-".join(["player", *which, f"seed-{args.seed}", *(["greedy"] if args.greedy else [])])
+    whose = {None: "newest policy", "best": "best policy"}.get(args.checkpoint, f"policy of update {args.checkpoint}")
+    agent = read_json(run, "config.json").get("agent", "agent")
 
     def job() -> int:
         given = {"greedy": args.greedy, "max_steps": args.max_steps}
         try:
             shown = mxnb.show.episodes(policy, env, args.episodes, args.seed, **given)
+            shown = dataclasses.replace(shown, title=f"{agent} in {run.resolve().name}, {whose}: {shown.title}")
             print(f"{shown!r}")
             for kind in ("html", *(kind for kind in ("gif", "mp4") if getattr(args, kind))):
                 print(f"written to {shown.save(run / 'episodes' / f'{name}.{kind}')}")
-        except ValueError as error:  # no pictures, no ffmpeg
+            if args.page:
+                print(f"written to {mxnb.show.page(run, shown)}")
+        except (ValueError, RuntimeError) as error:  # no pictures, no ffmpeg, or one that fails
             print(f"python -m mxnb watch: {error}", file=sys.stderr)
             return 1
         return 0
@@ -400,18 +420,24 @@ def _runs(args: argparse.Namespace) -> Callable[[], int]:
 
 
 def _doctor_options(command: argparse.ArgumentParser, given: Sequence[str]) -> None:
-    command.add_argument(
-        "--envs", nargs="*", metavar="ENV_ID", default=[], help="only these (default: all, some minutes)"
-    )
+    command.add_argument("--envs", nargs="*", metavar="ENV_ID", help="check these (none given: all, minutes)")
 
 
 def _doctor(args: argparse.Namespace) -> Callable[[], int]:
-    from mxnb import doctor
-    from mxnb.build import make
     from mxnb.config import canonical_env_id
+    from mxnb.doctor import doctor, envs
+
+    def machine() -> int:
+        found = doctor()
+        print(found)
+        return 0 if found.ok else 1
+
+    if args.envs is None:
+        return machine
+    from mxnb.build import make
 
     ids = [canonical_env_id(env_id) for env_id in args.envs]
-    return lambda: 0 if doctor.envs(make, ids) else 1
+    return lambda: 0 if envs(make, ids) else 1
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mxnb.agents.api import Agent
 from mxnb.config import (
@@ -20,6 +21,9 @@ from mxnb.config import (
     use_compilation_cache,
 )
 from mxnb.envs.api import Env
+
+if TYPE_CHECKING:
+    from mxnb.run.memory import Plan
 
 
 def _craftax(classic: bool, pixels: bool) -> Env:
@@ -118,6 +122,25 @@ def build(config: Any) -> tuple[Agent, Env]:
             env = world(config)
             return maker(config, env), env
     raise TypeError(f"{type(config).__name__} is no agent's configuration; have {', '.join(AGENTS)}")
+
+
+def plan(p: Any, device: str = "", *, shrink: bool | None = None) -> Plan:
+    """Builds what a run needs and looks whether it fits the device's memory, before anything is allocated.
+
+    p: what `mxnb.parameters` gave, or a Config. device: "" for the one that is here; "T4" or "v5e": an estimate.
+    shrink: whether what does not fit is made smaller (see `mxnb.run.memory.plan`); None: where preset "auto" chose.
+
+    Returns the plan: its `.parameters` (or `.config`), `.agent` and `.env` are what to go on with, `mxnb.show.budget`
+    draws it. Raises ValueError where nothing fits.
+    """
+    from mxnb.config import Parameters
+    from mxnb.run import memory
+
+    given = isinstance(p, Parameters)
+    found = memory.plan(
+        p.config if given else p, build, device, shrink=p.auto if given and shrink is None else bool(shrink)
+    )
+    return replace(found, parameters=replace(p, config=found.config)) if given else found
 
 
 _OWN = "where the environment, network or agent is your own, give the agent: load_policy(run_dir, agent=agent)"

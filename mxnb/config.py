@@ -81,7 +81,8 @@ class Parameters:
     """A checked parameters cell.
 
     config: the agent's configuration; preset: the one chosen; run_dir: where the run lives; extra: the
-    notebook's own parameters; notes: values that were read differently from how they were written.
+    notebook's own parameters; notes: values that were read differently from how they were written; auto: whether the
+    hardware chose the preset, so that `mxnb.plan` may choose less of it.
     """
 
     config: Any
@@ -91,6 +92,7 @@ class Parameters:
     resume: bool
     extra: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    auto: bool = False
 
     def __getattr__(self, name: str) -> Any:
         extra = object.__getattribute__(self, "extra")
@@ -145,7 +147,9 @@ def parameters(cls: type, *, notebook: str = "", extra: Iterable[str] = ()) -> P
     values = {name: cell[name] or own.get(name, 0) for name in extra}
     config = replace(config, origins={**config.origins, "preset": chosen})
     run_dir = Path(cell["run_dir"] or default_run_dir(config, notebook, cell["seed"]))
-    result = Parameters(config, chosen, cell["seed"], run_dir, cell["resume"], values, tuple(notes + more))
+    result = Parameters(
+        config, chosen, cell["seed"], run_dir, cell["resume"], values, tuple(notes + more), why.startswith("auto")
+    )
     announce(result, why, own.get("expect", ""))
     return result
 

@@ -73,8 +73,16 @@ import mxnb
 from mxnb.agents.ppo import PPOConfig
 
 p = mxnb.parameters(PPOConfig, notebook="02_masked_ppo", extra=["compare_timesteps"])
-agent, env = mxnb.build(p.config)
+
+# %% [markdown]
+# Does it fit? Below, the run's programs are compiled before anything is allocated, and asked how much memory they need. Where
+# preset `auto` would need too much of the device, something is made smaller until it fits, and every change is printed.
+
+# %%
+plan = mxnb.plan(p)
+p, agent, env = plan.parameters, plan.agent, plan.env
 rival = replace(p.config, total_timesteps=p.compare_timesteps).resolve()  # for the comparison further down
+mxnb.show.budget(plan)
 
 # %% [markdown]
 # ## What a mask is
@@ -250,8 +258,9 @@ except ValueError as problem:  # no achievements here, or no episode that ended
 # long.)
 #
 # The **ratio** is how much more probable the update made the action that was taken. Samples with a positive **advantage**
-# should move up and the others down; the orange ones have gone as far as they may. Below, the critic: the closer to the
-# dashed line, the better it knew the return.
+# should move up and the others down. Orange ones left the band in the direction that their advantage asks for: they give no
+# more gradient themselves, though others may carry them on. Blue ones outside it went the wrong way, and are still pulled
+# back. Below, the critic: the closer to the dashed line, the better it knew the return.
 
 # %%
 from mxnb.agents.explain import explain_update
@@ -269,15 +278,18 @@ else:
     print("the run's checkpoints are gone; `resume = False` trains it anew")
 
 # %% [markdown]
-# The state of that minibatch whose policy moved most, before and after. What is masked has probability 0 in both.
+# The state of that minibatch whose policy moved most: the outlines are the policy before the update, the bars after it. What
+# is masked has probability 0 in both. The sample's own action was pushed by its own advantage, the others by whatever
+# other samples share with this state.
 
 # %%
 if update is not None:
     moved = int(np.abs(update.probs_after - update.probs).sum(-1).argmax())
     legal = None if update.mask is None else update.mask[moved]
-    for words, probs in (("before", update.probs), ("after", update.probs_after)):
-        print(words)
-        display(mxnb.show.mask_picture(None, legal, env.spec.action_names, probs[moved]))
+    print(
+        f"taken: {names[int(update.action[moved])]}, advantage {update.advantage[moved]:+.2f}, ratio {update.ratio[moved]:.2f}"
+    )
+    display(mxnb.show.mask_picture(None, legal, names, update.probs_after[moved], before=update.probs[moved]))
 
 # %% [markdown]
 # ## What the mask was worth
@@ -339,8 +351,9 @@ if episode.frames is not None:
     display(strip)
 
 # %% [markdown]
-# The same, playing: ▶, or the arrow keys. Its frames lie in the page, so it needs no kernel: it plays on while a cell is
-# running, and in exported HTML. Below the frame are reward, value and entropy of every step; click there to go to one.
+# The same, playing: press ▶, or click into it and use the arrow keys. Its frames lie in the page, so it needs no kernel: it
+# plays on while a cell is running, and in exported HTML. Beside the frame, or below it on a phone, are reward, value and
+# entropy of every step; click there to go to one.
 
 # %%
 watched = None if episode.frames is None else mxnb.show.Playback((episode,), "An episode of masked PPO")
@@ -476,16 +489,16 @@ check(
 # | choice | the line | where |
 # |---|---|---|
 # | Only death makes the future worth nothing; a time limit bootstraps | `delta = reward + discount * alive * next_value - value` | [returns.py, line 35](../mxnb/kernels/returns.py#L35) |
-# | A cut episode's last observation is judged itself, not the next episode's first | `next_value = jnp.where(done, t.final_value, next_value)` | [ppo.py, line 295](../mxnb/agents/ppo.py#L295) |
-# | What is stored is what the action was drawn from | `obs=pack(envs.obs, spec.num_binary, spec.obs_shape),` | [ppo.py, line 269](../mxnb/agents/ppo.py#L269) |
-# | The same mask in the rollout and in the loss | `dist = distribution(spec, head, batch.mask)` | [ppo.py, line 217](../mxnb/agents/ppo.py#L217) |
-# | Advantages are normalised in each minibatch | `advantage = normalise(advantage, batch.weight)` | [ppo.py, line 220](../mxnb/agents/ppo.py#L220) |
-# | The gradient is clipped by its global norm, and keeps its direction | `return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(lr, eps=1e-5))` | [on_policy.py, line 115](../mxnb/agents/on_policy.py#L115) |
-# | Adam's epsilon is 1e-5; the step size falls linearly to 0 | `lr = optax.linear_schedule(config.lr, 0.0, max(1, num_updates * per_update - warm))` | [on_policy.py, line 111](../mxnb/agents/on_policy.py#L111) |
-# | Every epoch shuffles anew | `rows = jnp.argsort(jax.random.bits(key, (size,))).reshape(config.num_minibatches, -1)` | [ppo.py, line 322](../mxnb/agents/ppo.py#L322) |
-# | A nearly uniform first policy | `head = nn.Dense(module.num_outputs, kernel_init=init.orthogonal(0.01), name="logits")(actor)` | [actor_critic.py, line 65](../mxnb/networks/actor_critic.py#L65) |
-# | Values are not clipped unless asked for | `if config.vf_clip_eps:` | [ppo.py, line 224](../mxnb/agents/ppo.py#L224) |
-# | A memory is cleared where an episode begins, inside the scan | `carry = jnp.where(first[:, None], 0.0, carry)` | [recurrent.py, line 40](../mxnb/networks/recurrent.py#L40) |
+# | A cut episode's last observation is judged itself, not the next episode's first | `next_value = jnp.where(done, t.final_value, next_value)` | [ppo.py, line 307](../mxnb/agents/ppo.py#L307) |
+# | What is stored is what the action was drawn from | `obs=pack(envs.obs, spec.num_binary, spec.obs_shape),` | [ppo.py, line 281](../mxnb/agents/ppo.py#L281) |
+# | The same mask in the rollout and in the loss | `dist = distribution(spec, head, batch.mask)` | [ppo.py, line 229](../mxnb/agents/ppo.py#L229) |
+# | Advantages are normalised in each minibatch | `advantage = normalise(advantage, batch.weight)` | [ppo.py, line 232](../mxnb/agents/ppo.py#L232) |
+# | The gradient is clipped by its global norm, and keeps its direction | `return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(lr, eps=1e-5))` | [on_policy.py, line 125](../mxnb/agents/on_policy.py#L125) |
+# | Adam's epsilon is 1e-5; the step size falls linearly to 0 | `lr = optax.linear_schedule(config.lr, 0.0, max(1, num_updates * per_update - warm))` | [on_policy.py, line 121](../mxnb/agents/on_policy.py#L121) |
+# | Every epoch shuffles anew | `rows = jnp.argsort(jax.random.bits(key, (size,))).reshape(config.num_minibatches, -1)` | [ppo.py, line 335](../mxnb/agents/ppo.py#L335) |
+# | A nearly uniform first policy | `head = nn.Dense(module.num_outputs, kernel_init=init.orthogonal(0.01), name="logits")(actor)` | [actor_critic.py, line 68](../mxnb/networks/actor_critic.py#L68) |
+# | Values are not clipped unless asked for | `if config.vf_clip_eps:` | [ppo.py, line 236](../mxnb/agents/ppo.py#L236) |
+# | A memory is cleared where an episode begins, inside the scan | `carry = jnp.where(first[:, None], 0.0, carry)` | [recurrent.py, line 47](../mxnb/networks/recurrent.py#L47) |
 # | Finished environments take fresh worlds, each used once | `worlds, queue, head, key = _take_worlds(env, (obs, state), starts, vec.queue, vec.head, key)` | [vector.py, line 143](../mxnb/envs/vector.py#L143) |
 
 # %% [markdown]

@@ -62,7 +62,6 @@ overrides = {}  # any AverageRewardConfig field, for example {"r_reset": 500}
 # A 0 or an empty text leaves the choice to the preset. The next cell checks every value and prints where it came from.
 
 # %%
-import json
 from dataclasses import replace
 from unittest.mock import patch
 
@@ -80,8 +79,16 @@ from mxnb.kernels import tabular
 from mxnb.kernels.average_reward import differential_gae
 
 p = mxnb.parameters(AverageRewardConfig, notebook="03_average_reward", extra=["compare_timesteps"])
-agent, env = mxnb.build(p.config)
+
+# %% [markdown]
+# Does it fit? Below, the run's programs are compiled before anything is allocated, and asked how much memory they need. Where
+# preset `auto` would need too much of the device, something is made smaller until it fits, and every change is printed.
+
+# %%
+plan = mxnb.plan(p)
+p, agent, env = plan.parameters, plan.agent, plan.env
 rival = replace(p.config, objective="discounted", rho="ratio", total_timesteps=p.compare_timesteps).resolve()
+mxnb.show.budget(plan)
 
 # %% [markdown]
 # ## From a discount to a gain
@@ -392,7 +399,7 @@ mxnb.show.health(result.run_dir)
 # few deaths.
 
 # %%
-rows = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
+rows = mxnb.show.read_metrics(result)
 told = lambda name: (np.array([row["timesteps"] for row in rows]) / 1e6, [row[name] for row in rows])
 belief = mxnb.show.lines(
     {"a batch": told("train/batch_rho"), "estimate": told("train/rho")},
@@ -473,8 +480,9 @@ if episode.frames is not None:
     display(strip)
 
 # %% [markdown]
-# The same, playing: ▶, or the arrow keys. Its frames lie in the page, so it needs no kernel: it plays on while a cell is
-# running, and in exported HTML. Below the frame are reward, value and entropy of every step; click there to go to one.
+# The same, playing: press ▶, or click into it and use the arrow keys. Its frames lie in the page, so it needs no kernel: it
+# plays on while a cell is running, and in exported HTML. Beside the frame, or below it on a phone, are reward, value and
+# entropy of every step; click there to go to one.
 
 # %%
 watched = None if episode.frames is None else mxnb.show.Playback((episode,), "A life of the average-reward agent")

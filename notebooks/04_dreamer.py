@@ -78,7 +78,15 @@ from mxnb.agents.ppo import PPOConfig
 from mxnb.kernels import imagined, symlog
 
 p = mxnb.parameters(DreamerConfig, notebook="04_dreamer", extra=["compare_timesteps"])
-agent, env = mxnb.build(p.config)
+
+# %% [markdown]
+# Does it fit? Below, the run's programs are compiled before anything is allocated, and asked how much memory they need. Where
+# preset `auto` would need too much of the device, something is made smaller until it fits, and every change is printed.
+
+# %%
+plan = mxnb.plan(p)
+p, agent, env = plan.parameters, plan.agent, plan.env
+mxnb.show.budget(plan)
 
 # %% [markdown]
 # ## Rows: what is written down
@@ -241,7 +249,7 @@ mxnb.show.health(result.run_dir)
 # whole one pays now. Where they rise above it, the policy chases rewards that exist in dreams alone.
 
 # %%
-logged = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
+logged = mxnb.show.read_metrics(result)
 width = max(1, len(logged) // 60)
 
 
@@ -476,7 +484,7 @@ for name, episodes in played.items():
 # %%
 def climb(folder, points=15):
     """Steps (thousands), and the mean return of the episodes that ended in each part of a run."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = mxnb.show.read_metrics(folder)
     ended = [line for line in lines if line.get("train/num_episodes")]
     size = max(1, len(ended) // points)
     parts = [ended[i : i + size] for i in range(0, len(ended), size)]
@@ -579,8 +587,9 @@ if episode.frames is not None:
     display(strip)
 
 # %% [markdown]
-# The same, playing: ▶, or the arrow keys. Its frames lie in the page, so it needs no kernel: it plays on while a cell is
-# running, and in exported HTML. Below the frame are reward, value and entropy of every step; click there to go to one.
+# The same, playing: press ▶, or click into it and use the arrow keys. Its frames lie in the page, so it needs no kernel: it
+# plays on while a cell is running, and in exported HTML. Beside the frame, or below it on a phone, are reward, value and
+# entropy of every step; click there to go to one.
 
 # %%
 watched = None if episode.frames is None else mxnb.show.Playback((episode,), "An episode of Dreamer")

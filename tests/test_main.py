@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -64,9 +65,15 @@ def test_train_evaluate_and_list(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
     assert run("watch --run latest --episodes 2 --seed 4 --greedy --gif") == 0
     said = capsys.readouterr().out
-    page = folder / "episodes" / "player-seed-4.html"
+    page = folder / "episodes" / "player-seed-4-greedy.html"
     assert f"written to {page}\nwritten to {page.with_suffix('.gif')}\n" in said and "1 steps, return" in said
     assert page.read_text().count('"name":"') == 2
+    assert "<title>ppo in mine, newest policy: probe-mask-v0, greedy, seed 4</title>" in page.read_text()
+    (folder / "page.html").unlink()
+    assert run("watch --run latest --checkpoint 4 --page") == 0
+    said = capsys.readouterr().out
+    assert said.endswith(f"player-checkpoint-4-seed-0.html\nwritten to {folder / 'page.html'}\n")
+    assert "<title>ppo in mine, policy of update 4: " in next(folder.glob("episodes/*4-seed-0.html")).read_text()
 
     assert run("runs") == 0
     said = capsys.readouterr().out.splitlines()
@@ -247,6 +254,33 @@ def test_a_page_that_fails_costs_no_run(monkeypatch: pytest.MonkeyPatch, capsys:
     assert "page" not in capsys.readouterr().out
 
 
+def test_an_interrupted_run_gets_its_page_too(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    assert run(f"train {TINY} --run-dir run --no-page") == 0
+    monkeypatch.setattr("mxnb.fit", lambda *_, **__: SimpleNamespace(status="interrupted"))
+    assert run(f"train {TINY} --run-dir run") == 130
+    assert "a page to look at: run/page.html" in capsys.readouterr().out and Path("run/page.html").exists()
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mxnb.show.page", stopped)
+    assert run(f"train {TINY} --run-dir run") == 130
+    assert "no page was written (KeyboardInterrupt: )" in capsys.readouterr().out
+
+
+def test_an_ffmpeg_that_fails_is_told_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(f"train {TINY} --run-dir run --no-page") == 0
+    program = tmp_path / "bin" / "ffmpeg"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho no such codec >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    assert run("watch --run run --mp4") == 1
+    assert "python -m mxnb watch: ffmpeg failed: no such codec" in capsys.readouterr().err
+
+
 def test_listing_runs_imports_no_jax(tmp_path: Path) -> None:
     code = "import sys; from mxnb.__main__ import main; main(['runs', '.']); sys.exit('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
@@ -258,11 +292,18 @@ def test_an_empty_folder_has_no_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "no runs in" in capsys.readouterr().out
 
 
-def test_the_doctor_looks_at_every_environment_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_looks_at_the_machine_or_at_environments(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("mxnb.doctor.envs", lambda make, ids: asked.append(ids) or True)
-    assert (run("doctor"), run("doctor --envs"), run("doctor --envs CartPole")) == (0, 0, 0)
-    assert asked == [[], [], ["cartpole-v1"]]
+    module = sys.modules["mxnb.doctor"] if "mxnb.doctor" in sys.modules else importlib.import_module("mxnb.doctor")
+    monkeypatch.setattr(module, "envs", lambda make, ids: asked.append(ids) or True)
+    assert (run("doctor --envs"), run("doctor --envs CartPole")) == (0, 0)
+    assert asked == [[], ["cartpole-v1"]]
+    broken = module.Checkup((module.Row("jax", "broken", "too old", "install it"),))
+    monkeypatch.setattr(module, "doctor", lambda: broken)
+    assert run("doctor") == 1 and len(asked) == 2
+    assert "✗ jax  too old" in capsys.readouterr().out
 
 
 def test_it_runs_as_a_module() -> None:

@@ -27,10 +27,11 @@ from mxnb.run.lock import locked
 from mxnb.run.memory import check_memory, words
 from mxnb.run.metrics import final_metrics, judge, to_rows
 from mxnb.run.mirror import check_options, mirror, unsent
+from mxnb.run.program import MAX_ROWS, updates
 from mxnb.run.progress import Progress, warn
 from mxnb.run.saving import Run, fetch, note_best, save, start, try_to, unsaved, write_new_rows
 
-_MAX_CHUNK = 256  # rows of the on-device metric buffer, and so the most updates in one call
+_MAX_CHUNK = MAX_ROWS
 
 
 @dataclass(frozen=True)
@@ -219,34 +220,16 @@ def _train(
 
 
 def _compile(agent: Any, run: Run) -> Any:
-    """`updates(state, n)`: n updates in one call. n is traced, so its choice cannot change a result."""
-
-    @partial(jax.jit, donate_argnums=0)
-    def updates(state: Any, count: Any) -> Any:
-        shapes = jax.eval_shape(agent.step, state)[1]
-        buffer = jax.tree.map(lambda x: jnp.zeros((_MAX_CHUNK, *x.shape), x.dtype), shapes)
-
-        def one(i: Any, carry: Any) -> Any:
-            state, buffer = carry
-            state, metrics = agent.step(state)
-            return state, jax.tree.map(lambda rows, x: rows.at[i].set(x), buffer, metrics)
-
-        return jax.lax.fori_loop(0, count, one, (state, buffer))
-
-    started = time.perf_counter()
-    traced = updates.trace(run.state, jnp.int32(1))
-    lowered = traced.lower()
-    traced_at = time.perf_counter()
-    program = lowered.compile()
-    run.compile_seconds = time.perf_counter() - started
+    """`updates(state, n)`, with a word on how long it took and what it will need."""
+    program = updates(agent, _MAX_CHUNK)
+    run.compile_seconds = program.traced + program.compiled
     print(
-        f"traced in {traced_at - started:.1f} s, compiled in {time.perf_counter() - traced_at:.1f} s; "
+        f"traced in {program.traced:.1f} s, compiled in {program.compiled:.1f} s; "
         f"{agent.num_updates - run.update:,} updates of {agent.steps_per_update:,} steps to go",
         flush=True,
     )
-    if agent.steps_before:
-        print(words(agent, program), flush=True)  # a replay is what fills a device
-    return program
+    print(words(agent), flush=True)
+    return program.call
 
 
 def _rows(agent: Any, run: Run, metrics: Any, count: int, per_update: float) -> list[dict[str, Any]]:

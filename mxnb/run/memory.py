@@ -1,17 +1,64 @@
-"""What a run's state needs of the device's memory: told before training, and refused before anything is allocated."""
+"""What a run needs of a device's memory: read off its compiled programs before it begins, and made to fit."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 
+from mxnb.run.program import Program, first_state, made, updates
+
 SHARE = 0.7  # of the device's usable memory that a run is planned to stay under
+LIMITS = {"T4": 11.2 * 2**30, "v5e": 16e9}
+"""Usable bytes of devices that are not here: a T4 at JAX's default (75 % of 15,360 MiB), a v5e chip's 16 GB."""
 _SMALLER = "use a smaller preset, or fewer environments"
-_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _PARTS = {"policy": "parameters", "slow": "parameters", "opt_state": "optimiser", "envs": "environments"}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one run needs of one device, in bytes."""
+
+    device: str  # its name, "(estimated)" behind it where the programs were compiled for another one
+    limit: int  # what the device lets programs use
+    parts: Mapping[str, int]  # of the State: parameters, optimiser, environments, replay, the rest
+    work: int  # what the programs need besides the State, at most
+
+    @property
+    def peak(self) -> int:
+        """State and work together."""
+        return sum(self.parts.values()) + self.work
+
+    @property
+    def usable(self) -> int:
+        """What a run is planned to stay under: 0.7 of the limit. The rest is for libraries, evaluation and luck."""
+        return int(SHARE * self.limit)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak stays under it."""
+        return self.peak <= self.usable
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{name} {size(n)}" for name, n in (*self.parts.items(), ("work", self.work)))
+        limit = f"{size(self.limit)} usable on {self.device}, {size(self.usable)} of it planned for"
+        return f"memory: {size(self.peak)} of {limit} ({told})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A configuration that fits, what was built from it, and what was changed to make it fit."""
+
+    config: Any
+    agent: Any
+    env: Any
+    budget: Budget
+    changes: tuple[str, ...] = ()
+    parameters: Any = None  # what `mxnb.parameters` gave, with this configuration
 
 
 def device_bytes() -> int:
@@ -35,18 +82,109 @@ def parts(agent: Any) -> dict[str, int]:
     return found
 
 
-def check_memory(agent: Any) -> None:
+def measure(agent: Any, device: str = "", *, donate: bool = True) -> Budget:
+    """Compiles the run's programs for the device that is here and reads how much memory they ask for.
+
+    device: "" for the one that is here, or a name in `LIMITS`: its limit, and programs compiled for this one, which
+    is an estimate. A program's need is arguments + outputs + temporaries - what is used twice (donated buffers).
+
+    Raises ValueError for an unknown device.
+    """
+    return _budget(agent, device, (first_state(agent), updates(agent, donate=donate)))
+
+
+def _budget(agent: Any, device: str, programs: Sequence[Program]) -> Budget:
+    name, limit = _device(device)
+    found = parts(agent)
+    state = sum(found.values())
+    asked = (
+        a.argument_size_in_bytes + a.output_size_in_bytes + a.temp_size_in_bytes - a.alias_size_in_bytes
+        for program in programs
+        if (a := program.call.memory_analysis()) is not None  # a platform without it
+    )
+    return Budget(name, limit, found, max(0, *asked, state) - state)
+
+
+def plan(config: Any, build: Callable[[Any], Any], device: str = "", *, shrink: bool = True) -> Plan:
+    """The configuration as it is where it fits; else, with `shrink`, the nearest smaller one that does.
+
+    build(config) -> (agent, environment). In this order, each as far as it helps: a smaller replay, minibatches sent
+    through the network in parts (the same batch), fewer imagined starts, half the environments or replayed sequences
+    (a smaller batch), half the network. Every change is printed.
+
+    Raises ValueError where even the smallest does not fit, or, without `shrink`, where the State alone does not.
+    """
+    agent, env = build(config)
+    if not shrink:
+        check_memory(agent, device)
+    budget, changes = measure(agent, device), []
+    for fields, words in _LEVERS:
+        while shrink and not budget.fits:
+            smaller = _smaller(config, fields)
+            if smaller is None:
+                break
+            tried = build(smaller)
+            less = measure(tried[0], device)
+            if less.peak > 0.95 * budget.peak:
+                break  # that is not where the bytes are
+            told = words.format(**{name: getattr(smaller, name) for name in fields if hasattr(smaller, name)})
+            changes.append(f"{size(budget.peak)} is too much for {size(budget.usable)}: {told}, {size(less.peak)}")
+            print(f"memory: {changes[-1]}", flush=True)
+            config, (agent, env), budget = smaller, tried, less
+    if not budget.fits and shrink:
+        raise ValueError(f"{budget}; nothing smaller was found that fits: {_SMALLER}")
+    return Plan(config, agent, env, budget, tuple(changes))
+
+
+_LEVERS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("replay_size",), "keeps {replay_size:,} rows"),
+    (("num_microbatches",), "sends each minibatch through in {num_microbatches} parts (the same batch)"),
+    (("starts",), "imagines from {starts} states"),
+    (("num_envs",), "takes {num_envs} environments (a smaller batch)"),
+    (("batch_size", "starts"), "replays {batch_size} sequences (a smaller batch)"),
+    (("hidden_dim", "units", "deter"), "takes layers of {hidden_dim} (a smaller network)"),
+)
+_LEAST = {"num_envs": 8, "hidden_dim": 32, "starts": 32, "batch_size": 4, "replay_size": 10_000}
+
+
+def _smaller(config: Any, fields: tuple[str, ...]) -> Any:
+    """The configuration with those fields halved (parts doubled); None where that is too small or does not fit."""
+    if not hasattr(config, fields[0]):
+        return None
+    now = {name: getattr(config, name) for name in fields if hasattr(config, name)}
+    new = {name: value * 2 if name == "num_microbatches" else value // 2 for name, value in now.items()}
+    if any(value < _LEAST.get(name, 1) for name, value in new.items()):
+        return None
+    origins = dict(config.origins) | dict.fromkeys(new, "plan: to fit the memory")
+    try:
+        return replace(config, **new, origins=origins).resolve()
+    except ValueError:
+        return None
+
+
+def _device(device: str) -> tuple[str, int]:
+    """(name, usable bytes) of the device that is here or of one that is named."""
+    if not device:
+        here = jax.devices()[0]
+        return ("this CPU" if here.platform == "cpu" else here.device_kind), device_bytes()
+    if device not in LIMITS:
+        raise ValueError(f"unknown device {device!r}; use '' for the one that is here, or {', '.join(LIMITS)}")
+    return f"{device} (estimated)", int(LIMITS[device])
+
+
+def check_memory(agent: Any, device: str = "") -> None:
     """ValueError where the State alone would take more than 0.7 of the device, with the replay that would fit."""
-    found, usable = parts(agent), SHARE * device_bytes()
+    name, limit = _device(device)
+    found, usable = parts(agent), SHARE * limit
     total = sum(found.values())
     if total <= usable:
         return
-    told = ", ".join(f"{name} {size(n)}" for name, n in found.items())
+    told = ", ".join(f"{part} {size(n)}" for part, n in found.items())
     replay, rows = found.get("replay", 0), getattr(agent.config, "replay_size", 0)
     fits = max(0, int(rows * (usable - total + replay) / replay)) if replay and rows else 0
     mend = f"use replay_size = {fits} or less" if fits and _allowed(agent.config, fits) else _SMALLER
     raise ValueError(
-        f"this run's state takes {size(total)} ({told}), and {SHARE:.0%} of this device are {size(usable)}; {mend}"
+        f"this run's state takes {size(total)} ({told}), and {SHARE:.0%} of {name} are {size(usable)}; {mend}"
     )
 
 
@@ -59,16 +197,12 @@ def _allowed(config: Any, replay_size: int) -> bool:
     return True
 
 
-def words(agent: Any, program: Any) -> str:
-    """The State's parts, and what the compiled program works in besides; a warning where both leave too little room."""
-    told = ", ".join(f"{name} {size(n)}" for name, n in parts(agent).items())
-    analysis = program.memory_analysis()
-    work = f"; works in {size(analysis.temp_size_in_bytes)} besides" if analysis is not None else ""
-    line = f"memory: {told}{work}; the device has {size(device_bytes())}"
-    planned = sum(parts(agent).values()) + (analysis.temp_size_in_bytes if analysis is not None else 0)
-    if planned > SHARE * device_bytes():
-        line += f"\nwarning: that is more than {SHARE:.0%} of it, and the run may end for want of memory: {_SMALLER}"
-    return line
+def words(agent: Any) -> str:
+    """The budget of what was compiled, in a line, and a warning where it leaves too little room."""
+    budget = _budget(agent, "", made(agent))
+    if budget.fits:
+        return str(budget)
+    return f"{budget}\nwarning: the run may end for want of memory: {_SMALLER}, or let mxnb.plan choose"
 
 
 def size(count: float) -> str:

@@ -26,6 +26,7 @@ from mxnb.run.folder import (
     write_status,
 )
 from mxnb.run.metrics import cut_back, judge, read_rows, write_rows
+from mxnb.run.program import first_state
 
 
 @dataclass
@@ -66,7 +67,7 @@ def start(agent: Any, run_dir: Path, seed: int, manager: Any, about: dict[str, A
         (run_dir / "metrics.jsonl").write_text("")
         started = time.perf_counter()
         # Placed as a restored state is, or resuming would compile another program.
-        state = jax.block_until_ready(jax.device_put(jax.jit(agent.init)(key), jax.devices()[0]))
+        state = jax.block_until_ready(jax.device_put(first_state(agent).call(key), jax.devices()[0]))
         print(f"{agent.name} on {agent.spec.id}: made the first worlds in {time.perf_counter() - started:.1f} s")
         if about.get("init_from"):  # whose policy was copied here when the run was prepared
             policy = checkpoint.load_params(start_file(run_dir), state.policy)

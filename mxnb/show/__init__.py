@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mxnb.show._explain import explained
     from mxnb.show._figures import in_notebook, save
     from mxnb.show._health import health
+    from mxnb.show._memory import budget
     from mxnb.show._page import page
     from mxnb.show._playback import Playback, episodes
     from mxnb.show._plots import grid, lines, survival
@@ -33,6 +34,7 @@ _HOME = {
     "achievements": "_bars",
     "achievements_over_time": "_training",
     "actions": "_bars",
+    "budget": "_memory",
     "calibration": "_dreams",
     "checks": "_checks",
     "compare": "_training",
@@ -64,6 +66,7 @@ __all__ = [
     "achievements",
     "achievements_over_time",
     "actions",
+    "budget",
     "calibration",
     "checks",
     "compare",

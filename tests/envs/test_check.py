@@ -12,8 +12,8 @@ import pytest
 from tiny import driven, masked, timed
 from zoo import WALK, ZOO
 
-from mxnb import doctor
 from mxnb.config import ENV_IDS
+from mxnb.doctor import envs as check_envs
 from mxnb.envs.api import Env, Spec
 from mxnb.envs.check import Report, check
 
@@ -125,18 +125,18 @@ def test_the_slow_rule_is_skipped_with_a_word() -> None:
 
 def test_the_doctor_names_what_is_broken(capsys: pytest.CaptureFixture[str]) -> None:
     envs = {"cartpole-v1": WALK, "acrobot-v1": ZOO["a reward that is NaN"][0]}
-    assert not doctor.envs(envs.__getitem__, list(envs))
+    assert not check_envs(envs.__getitem__, list(envs))
     printed = capsys.readouterr().out
     assert "cartpole-v1  ok" in printed and "acrobot-v1   BROKEN" in printed
     assert "numbers: a reward is NaN" in printed and "1 of 2 environments are ready." in printed
-    assert doctor.envs(envs.__getitem__, ["CartPole"])
+    assert check_envs(envs.__getitem__, ["CartPole"])
 
 
 def test_the_doctor_says_what_cannot_be_made(capsys: pytest.CaptureFixture[str]) -> None:
     def make(env_id: str) -> Env:
         raise OSError("no textures")
 
-    assert not doctor.envs(make, ["cartpole-v1"])
+    assert not check_envs(make, ["cartpole-v1"])
     assert "cannot be made: OSError: no textures" in capsys.readouterr().out
 
 

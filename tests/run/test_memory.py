@@ -7,10 +7,13 @@ from typing import Any
 
 import jax
 import pytest
-from tiny import DREAMER_SIZES, TRAINED, masked
+from tiny import DREAMER_SIZES, PPO_SIZES, TRAINED, compilations, masked
 
 import mxnb
 from mxnb.agents.dreamer import DreamerConfig, dreamer
+from mxnb.agents.ppo import PPOConfig, ppo
+from mxnb.build import AGENTS
+from mxnb.config import Parameters, make_config
 from mxnb.run import memory
 from mxnb.run.checkpoint import kept_updates
 
@@ -35,7 +38,7 @@ def test_a_replay_larger_than_the_device_is_refused_with_what_fits(
     monkeypatch.setattr(memory, "device_bytes", lambda: 1_000_000)
     agent = small(replay_size=400_000)
     with pytest.raises(
-        ValueError, match=r"replay 4.8 MB.*70% of this device are 700 kB; use replay_size = \d+ or less"
+        ValueError, match=r"replay 4.58 MiB.*70% of this CPU are 684 KiB; use replay_size = \d+ or less"
     ) as said:
         mxnb.fit(agent, tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
@@ -65,7 +68,7 @@ def test_a_replay_that_would_fit_and_be_too_small_is_not_named(monkeypatch: pyte
 
 def test_the_machine_has_memory() -> None:
     assert memory.device_bytes() > 100e6
-    assert [memory.size(n) for n in (12, 3400, 5.6e6, 7.89e9)] == ["12 bytes", "3.4 kB", "5.6 MB", "7.89 GB"]
+    assert [memory.size(n) for n in (12, 3400, 5.6e6, 7.89e9)] == ["12 bytes", "3.32 KiB", "5.34 MiB", "7.35 GiB"]
 
 
 def test_without_its_replay_a_run_goes_on_after_playing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,7 +79,7 @@ def test_without_its_replay_a_run_goes_on_after_playing(tmp_path: Path, capsys: 
     weight = sum(f.stat().st_size for f in (tmp_path / "checkpoints").rglob("*") if f.is_file())
     assert weight < 400_000, "the replay alone is 480 kB"
     told = capsys.readouterr().out
-    assert "memory: " in told and "replay 480 kB" in told and " besides; the device has " in told
+    assert "memory: " in told and "replay 469 KiB" in told and " usable on this CPU, " in told
     policy = mxnb.load_policy(tmp_path, 10, agent=first)
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), policy.params, result.state.policy))
     again = mxnb.fit(first, tmp_path, seed=3)
@@ -86,3 +89,103 @@ def test_without_its_replay_a_run_goes_on_after_playing(tmp_path: Path, capsys: 
     more = mxnb.fit(longer, tmp_path, seed=3)
     assert "the checkpoint holds no replay: the policy plays 64 steps first to fill one" in capsys.readouterr().out
     assert int(more.state.update) == 14 and int(more.state.envs.replay.filled) == 16 + 4
+
+
+def build(config: Any) -> tuple[Any, Any]:
+    env = masked()
+    return (ppo if isinstance(config, PPOConfig) else dreamer)(config, env), env
+
+
+WIDE = PPOConfig(
+    **PPO_SIZES | {"num_envs": 64, "num_steps": 64, "total_timesteps": 64 * 64, "hidden_dim": 128}
+).resolve()
+
+
+def allow(monkeypatch: pytest.MonkeyPatch, peak: float) -> None:
+    """A device on which just that many bytes are planned for."""
+    monkeypatch.setattr(memory, "device_bytes", lambda: int(peak / memory.SHARE) + 1)
+
+
+def test_a_budget_is_what_the_programs_say() -> None:
+    """Arguments, outputs and temporaries of the larger program, less what is donated; the State among them once."""
+    agent = build(WIDE)[0]
+    found = memory.measure(agent)
+    state = sum(memory.parts(agent).values())
+    analysis = memory.updates(agent).call.memory_analysis()
+    assert analysis.alias_size_in_bytes >= 0.99 * state  # all of it is used again
+    asked = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
+    assert found.peak == max(asked - analysis.alias_size_in_bytes, state)
+    assert found.parts == memory.parts(agent) and found.fits and found.limit == memory.device_bytes()
+    assert memory.measure(agent, donate=False).peak > found.peak + 0.9 * state
+    t4 = memory.measure(agent, "T4")
+    assert t4.peak == found.peak and t4.limit == int(11.2 * 2**30) and "on T4 (estimated)" in str(t4)
+    with pytest.raises(ValueError, match="unknown device 'T5'; use '' for the one that is here, or T4, v5e"):
+        memory.measure(agent, "T5")
+
+
+def test_what_was_planned_is_not_compiled_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = memory.plan(WIDE, build)
+    assert plan.config is WIDE and not plan.changes and capsys.readouterr().out == ""
+    with compilations() as names:
+        assert mxnb.fit(plan.agent, tmp_path).status == "done"
+    assert not {"init", "updates"} & set(names)
+    assert str(plan.budget) in capsys.readouterr().out
+
+
+def test_what_does_not_fit_is_made_smaller_and_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """First the same batch in parts, as far as that helps; then fewer environments, said as a smaller batch."""
+    allow(monkeypatch, 0.3 * memory.measure(build(WIDE)[0]).peak)
+    plan = memory.plan(WIDE, build)
+    told = capsys.readouterr().out
+    assert plan.budget.fits and plan.agent.config == plan.config
+    assert "2 parts (the same batch)" in plan.changes[0] and "(a smaller batch)" in plan.changes[-1]
+    assert f"takes {plan.config.num_envs} environments (a smaller batch)" in told
+    assert plan.config.num_microbatches > 1 and plan.config.num_envs < WIDE.num_envs
+    assert all(f"memory: {change}" in told for change in plan.changes)
+    assert plan.config.origins["num_microbatches"] == "plan: to fit the memory"
+    assert plan.config.num_envs * plan.config.num_steps % plan.config.num_minibatches == 0
+
+
+def test_a_replay_gives_way_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = DreamerConfig(**DREAMER_SIZES | {"replay_size": 1_600_000}).resolve()
+    whole = memory.measure(build(config)[0]).peak
+    allow(monkeypatch, 0.6 * whole)
+    plan = memory.plan(config, build)
+    assert plan.config.replay_size == 800_000 and plan.config.starts == config.starts
+    assert len(plan.changes) == 1 and "keeps 800,000 rows" in plan.changes[0]
+
+
+def test_what_never_fits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    allow(monkeypatch, 10_000)
+    with pytest.raises(ValueError, match="nothing smaller was found that fits: use a smaller preset"):
+        memory.plan(WIDE, build)
+
+
+def test_a_preset_that_was_named_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only where "auto" chose may a plan choose less; else the run says that it may not fit."""
+    sizes = {"num_envs": 64, "num_steps": 64, "hidden_dim": 128, "total_timesteps": 64 * 64}
+    config = make_config(PPOConfig, env_id="catch-bsuite", **sizes)
+    agent, _ = mxnb.build(config)
+    allow(monkeypatch, 0.8 * memory.measure(agent).peak)
+    named = Parameters(config, "smoke", 0, tmp_path, True)
+    plan = mxnb.plan(named)
+    assert plan.config is config and plan.parameters == named and not plan.budget.fits
+    chosen = mxnb.plan(Parameters(config, "smoke", 0, tmp_path, True, auto=True))
+    assert chosen.budget.fits and chosen.parameters.config == chosen.config != config
+    capsys.readouterr()
+    mxnb.fit(plan.agent, tmp_path / "run")
+    assert "warning: the run may end for want of memory" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ppo", "ppo_rnn", "average_reward", "dreamer"])
+@pytest.mark.parametrize(("preset", "most"), [("colab_t4", 7.8), ("colab_t4_small", 4.0)])
+def test_colab_presets_fit_a_t4(name: str, preset: str, most: float) -> None:
+    """On Craftax-Classic; an estimate from programs compiled for the CPU."""
+    config = make_config(AGENTS[name]()[0], preset=preset)
+    found = mxnb.plan(config, "T4")
+    assert not found.changes and found.budget.peak <= most * 2**30, str(found.budget)

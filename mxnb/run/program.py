@@ -1,0 +1,72 @@
+"""The two compiled programs of a run: one makes its State, one does any number of updates."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+MAX_ROWS = 256  # of the on-device metric buffer, and so the most updates in one call
+
+
+class Program(NamedTuple):
+    """A program and how long it took to make."""
+
+    call: Any  # what jax compiled: call it, or ask for its memory_analysis()
+    traced: float  # seconds
+    compiled: float  # seconds
+
+
+# The newest of each kind with its agent: a plan reads a program's memory before `fit` runs the same program.
+_kept: dict[str, tuple[Any, tuple[Any, ...], Program]] = {}
+
+
+def first_state(agent: Any) -> Program:
+    """key -> State."""
+    return _program("init", agent, (), jax.jit(agent.init), (jax.random.key(0),))
+
+
+def updates(agent: Any, rows: int = MAX_ROWS, donate: bool = True) -> Program:
+    """(state, n) -> (state, metrics): n <= rows updates in one call; metrics have a leading axis of `rows`.
+
+    n is traced, so that its choice cannot change a result. The state's buffers are used again for the new state, unless
+    donate is False.
+    """
+
+    @partial(jax.jit, donate_argnums=0 if donate else ())
+    def updates(state: Any, count: Any) -> Any:
+        shapes = jax.eval_shape(agent.step, state)[1]
+        buffer = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), x.dtype), shapes)
+
+        def one(i: Any, carry: Any) -> Any:
+            state, buffer = carry
+            state, metrics = agent.step(state)
+            return state, jax.tree.map(lambda rows, x: rows.at[i].set(x), buffer, metrics)
+
+        return jax.lax.fori_loop(0, count, one, (state, buffer))
+
+    # Placed as fit places a state: what comes out is then where a restored state is.
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    state = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), jax.eval_shape(agent.init, jax.random.key(0))
+    )
+    return _program("updates", agent, (rows, donate), updates, (state, jnp.int32(1)))
+
+
+def made(agent: Any) -> list[Program]:
+    """The programs of this agent that are there already, newest of each kind."""
+    return [program for whose, _, program in _kept.values() if whose is agent]
+
+
+def _program(kind: str, agent: Any, options: tuple[Any, ...], function: Any, arguments: tuple[Any, ...]) -> Program:
+    if kind in _kept and _kept[kind][0] is agent and _kept[kind][1] == options:
+        return _kept[kind][2]
+    started = time.perf_counter()
+    lowered = function.trace(*arguments).lower()
+    traced = time.perf_counter()
+    made = Program(lowered.compile(), traced - started, time.perf_counter() - traced)
+    _kept[kind] = (agent, options, made)
+    return made
