@@ -42,6 +42,7 @@ _MODEL_PANELS = (  # of runs that learn a world model and have no policy of a mo
     _Panel("train/obs_loss", "Loss of observations", "nats and squares a row"),
     _Panel("train/kl", "Surprise", "KL to what was expected (nats)"),
 )
+PANELS = {panel.key: panel for panel in (*_PANELS, *_MODEL_PANELS)}
 _BANDS = {
     "range": "mean; band: lowest to highest seed",
     "se": "mean; band: 1 standard error over seeds",
@@ -76,14 +77,19 @@ def curves(
 
     Raises:
         FileNotFoundError: a folder has no `metrics.jsonl`.
-        ValueError: no runs, a run without a complete row, labels that do not match, an unknown band or x.
+        ValueError: no runs, a run without a complete row, labels that do not match, an unknown band or x, or "iqm"
+            of fewer than 4 seeds.
     """
     if band not in _BANDS:
         raise ValueError(f"band is {band!r}; choose 'range' (lowest to highest), 'se' (one standard error) or 'iqm'.")
     axis(x)
     if smooth < 0:
         raise ValueError(f"smooth is {smooth}; give 0 or more (0.05 pools 5 % of the rows around each point).")
-    return _draw(_groups(runs, labels), smooth, band, x)
+    groups = _groups(runs, labels)
+    if band == "iqm" and (fewest := min(len(members) for _, members in groups)) < 4:
+        # The middle half of 3 is all of 3: a plain mean under another name.
+        raise ValueError(f"band is 'iqm' with {fewest} seed{'s' * (fewest > 1)}: give at least 4, or band='range'.")
+    return _draw(groups, smooth, band, x)
 
 
 def axis(x: str) -> tuple[str, float]:

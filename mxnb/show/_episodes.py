@@ -98,6 +98,8 @@ def mask_picture(
     action_names: Sequence[str] = (),
     probs: Any = None,
     reasons: Mapping[str, str] | None = None,
+    *,
+    before: Any = None,
 ) -> Figure:
     """Draw a state's picture beside its actions: legal ones in colour, masked ones grey and crossed out.
 
@@ -107,11 +109,14 @@ def mask_picture(
         action_names: n words; () shows indices.
         probs: float[n], the policy's probabilities: then the bars show them, and masked ones are exactly 0.
         reasons: why an action is masked, by its name, in a word or three.
+        before: float[n], earlier probabilities: an outlined bar around the one of `probs`, and both numbers.
 
     Raises:
         ValueError: lengths do not match, or neither mask, names nor probs say how many actions there are.
     """
-    sizes = {len(x) for x in (mask, action_names or None, probs) if x is not None}
+    if before is not None and probs is None:
+        raise ValueError("before are earlier probabilities; give those of now as probs.")
+    sizes = {len(x) for x in (mask, action_names or None, probs, before) if x is not None}
     if len(sizes) != 1:
         raise ValueError(f"mask, action_names and probs have {sorted(sizes) or 'no'} entries; give one per action.")
     (n,) = sizes
@@ -126,19 +131,22 @@ def mask_picture(
         picture.set_title("The state", fontsize=FONT + 0.5, fontweight="bold", loc="left", color=INK)
         picture.set_anchor("N")
     style(bars, f"{int(legal.sum())} of {n} actions legal", "" if shares is None else "probability (%)")
-    end = 1.0 if shares is None else max(0.05, float(shares.max()))
+    end = 1.0 if shares is None else max(0.05, float(np.max([shares, shares if before is None else before])))
     for i in range(n):
         if legal[i]:
             width = end * 0.45 if shares is None else shares[i]
             bars.barh(i, width, 0.72, color=BLUE)
             text = "legal" if shares is None else percent(width)
+            if before is not None:
+                bars.barh(i, before[i], 0.82, facecolor="none", edgecolor=INK, linewidth=0.9)
+                width, text = max(width, before[i]), f"{percent(float(before[i])).removesuffix(' %')} → {text}"
         else:
             bars.barh(i, end * 0.02, 0.72, color="#D0D0D0")
             name = str(action_names[i]) if len(action_names) > i else ""
             width, text = end * 0.02, f"✕ {(reasons or {}).get(name, 'masked')}"
         look: dict[str, Any] = {"color": INK} if legal[i] else {"color": GREY, "style": "italic"}
         bars.annotate(text, (width, i), (3, 0), textcoords="offset points", va="center", fontsize=SMALL, **look)
-    bars.set_xlim(0, end * 1.3)
+    bars.set_xlim(0, end * (1.3 if before is None else 1.5))
     bars.set_ylim(max(n, 8) - 0.4, -0.6)  # few actions keep thin bars
     bars.set_yticks(range(n), [action_name(action_names, i) for i in range(n)])
     bars.tick_params(axis="y", length=0)
@@ -167,11 +175,29 @@ def action_words(recording: Any, t: int) -> str:
     return ", ".join(f"{x:.2f}" for x in np.atleast_1d(action))
 
 
+def died_at(recording: Any) -> int | None:
+    """The first frame after a death, where the environment tells of deaths; empty steps may follow it."""
+    deaths = np.asarray(getattr(recording, "infos", {}).get("cause/death", ())) > 0
+    return int(deaths.argmax()) + 1 if deaths.any() else None
+
+
+def ending(recording: Any) -> str:
+    """How an episode ended, in a word or two."""
+    died = died_at(recording)
+    if died is not None and died < len(recording.rewards):
+        return f"dead for {len(recording.rewards) - died} steps"
+    told = {name: values[-1] for name, values in getattr(recording, "infos", {}).items() if "cause/" in name}
+    causes = [name.removeprefix("cause/") for name, value in told.items() if value > 0]
+    words = {"limit": "time limit", "alive": "not over"}
+    if causes:
+        return words.get(causes[0]) or str(causes[0])
+    ended, cut = getattr(recording, "terminated", False), getattr(recording, "truncated", False)
+    return "the end" if ended else "time limit" if cut else "not over"
+
+
 def _caption(recording: Any, t: int, width: int) -> str:
     if t == len(recording.actions):
-        ended, cut = getattr(recording, "terminated", False), getattr(recording, "truncated", False)
-        how = "the end" if ended else "time limit" if cut else "not over"
-        return f"step {t}: {how}\nreturn {float(np.sum(recording.rewards)):.1f}"
+        return f"step {t}: {ending(recording)}\nreturn {float(np.sum(recording.rewards)):.1f}"
     name = action_words(recording, t)
     reward = float(recording.rewards[t])
     lines = [f"step {t}", *textwrap.wrap(name, max(8, width))]

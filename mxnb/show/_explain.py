@@ -41,14 +41,15 @@ def explained(update: Any, *, clip_eps: float = 0.2) -> Figure:
         right.plot(advantage[some], ratio[some], ".", color=colour, markersize=2.2, alpha=0.5)
     _values(low_left, "Values before", told["value"], told["value_target"])
     _values(low_right, "Values after", told["value_after"], told["value_target"])
-    words = f"orange: clipped, {percent(float(clipped.mean()))} of {len(ratio):,} samples; they push no further"
+    words = f"orange: clipped, {percent(float(clipped.mean()))} of {len(ratio):,} samples: they push no further"
     fig.legend([], [], loc="outside lower center", title=words, title_fontsize=SMALL, frameon=False)
     return fig
 
 
 def _ratios(ax: Any, ratio: np.ndarray, clipped: np.ndarray, clip_eps: float) -> None:
-    style(ax, "Ratios after the update", "new / old probability", "samples")
     far = max(1.5 * clip_eps, float(np.quantile(np.abs(ratio - 1), 0.995)))
+    beyond = "\n(last bars: and beyond)" if np.abs(ratio - 1).max() > far else ""
+    style(ax, "Ratios after the update", f"new / old probability{beyond}", "samples")
     edges = np.linspace(max(0.0, 1 - far), 1 + far, _BINS)
     inside = [np.clip(ratio[some], edges[0], edges[-1]) for some in (~clipped, clipped)]
     ax.hist(inside, edges, stacked=True, color=[BLUE, ORANGE])

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from mxnb.show._bars import achievements
 from mxnb.show._curves import curves
 from mxnb.show._figures import replace_file, to_base64
-from mxnb.show._health import SIGNS, health
+from mxnb.show._health import NO_DATA, SIGNS, Judgement, health
 from mxnb.show._playback import Playback, episodes, whole_page
 from mxnb.show._runs import not_whole, number, read_json, read_metrics, run_path
-from mxnb.show._training import achievements_over_time, health_curves
+from mxnb.show._training import achievements_over_time, health_curves, healthy_range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,8 +24,9 @@ img { display: block; width: 100%; max-width: 672px; height: auto; background: #
 table { border-collapse: collapse; } .wide { overflow-x: auto; }
 .plain th, .plain td { text-align: left; padding: 2px 14px 2px 0; vertical-align: top; overflow-wrap: break-word; }
 .plain td { font-variant-numeric: tabular-nums; } .note { opacity: .75; }
-.plain td:first-child, .plain td:last-child { white-space: nowrap; }
-@media (max-width: 480px) { .plain { font-size: 12.5px; } .plain th, .plain td { padding-right: 8px; } }
+.plain td:first-child, .plain td:last-child, .plain .short { white-space: nowrap; }
+@media (max-width: 480px) { .plain { font-size: 12px; } .plain th, .plain td { padding-right: 8px; }
+.plain td:last-child { padding-right: 0; } }
 """
 
 
@@ -52,7 +53,7 @@ def page(run_dir: Any, watched: Playback | None = None, *, seed: int = 0, max_st
         _section("How healthy it is", lambda: _health(run)),
         _section("How often each achievement was reached", lambda: _image(achievements(run), "achievements")),
         _section("When each was learned", lambda: _image(achievements_over_time(run), "achievements over time")),
-        _section("What it was told", lambda: _parameters(told)),
+        _section("Parameters, and where each came from", lambda: _parameters(told)),
         _section("What it ran on", lambda: _table(("", "version"), _versions(told))),
     ]
     return replace_file(run / "page.html", whole_page(title, "\n".join(parts), _STYLE).encode())
@@ -103,7 +104,8 @@ def _image(figure: Figure, words: str) -> str:
 def _health(run: Path) -> str:
     """The rules as a table that a phone holds, and below it what to do where one is broken."""
     verdicts = health(run)
-    rows = ((j.metric, j.number, j.range, f"{SIGNS[j.state]} {j.state}") for j in verdicts.judgements)
+    done = read_json(run, "status.json").get("status") == "done"
+    rows = ((j.metric, j.number, healthy_range(j), _verdict(j, done)) for j in verdicts.judgements)
     cures = "".join(
         f"<p><b>{html.escape(j.metric)}</b>: {html.escape(j.words)} <b>Cure:</b> {html.escape(j.cure)}</p>"
         for j in verdicts.warnings
@@ -115,9 +117,15 @@ def _health(run: Path) -> str:
         return told
 
 
+def _verdict(judgement: Judgement, done: bool) -> str:
+    """Its state in words; a mask that a run never told of is no mask, once nothing more can come."""
+    maskless = done and judgement.state == NO_DATA and judgement.metric == "train/no_legal_action"
+    return f"{SIGNS[judgement.state]} {'no mask here' if maskless else judgement.state}"
+
+
 def _parameters(told: dict[str, Any]) -> str:
     config, origins = told.get("config", {}), told.get("origins", {})
-    return _table(("parameter", "value", "from"), ((n, _text(v), origins.get(n, "")) for n, v in config.items()))
+    return _table(("parameter", "value", "from"), ((n, _text(v), origins.get(n) or "given") for n, v in config.items()))
 
 
 def _versions(told: dict[str, Any]) -> Iterable[tuple[str, str]]:
@@ -130,7 +138,10 @@ def _text(value: Any) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    line = lambda tag, cells: "<tr>" + "".join(f"<{tag}>{html.escape(str(x))}</{tag}>" for x in cells) + "</tr>"
+    # A phone would break 4.9e-06 in two at its sign.
+    short = lambda x: ' class="short"' if len(str(x)) <= 12 and " " not in str(x) else ""
+    cell = lambda tag, x: f"<{tag}{short(x)}>{html.escape(str(x))}</{tag}>"
+    line = lambda tag, cells: "<tr>" + "".join(cell(tag, x) for x in cells) + "</tr>"
     body = "\n".join(line("td", row) for row in rows)
     return (
         f'<div class="wide"><table class="plain"><thead>{line("th", head)}</thead><tbody>{body}</tbody></table></div>'

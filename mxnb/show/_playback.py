@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mxnb.show._episodes import REWARDED, action_name, filmstrip
+from mxnb.show._episodes import REWARDED, action_name, died_at, ending, filmstrip
 from mxnb.show._figures import replace_file, to_base64, to_png
 
 _FPS = 5  # frames a second at first, and in GIF and MP4
@@ -134,7 +134,7 @@ def episodes(
 def events(recording: Any) -> list[tuple[int, str]]:
     """(step, words) of what is worth jumping to, in order: achievements, new stages, large rewards, and the end.
 
-    The step is that of the action which did it; the end is at the last frame, T.
+    The step is that of the action which did it; a death and the end are at the frame that shows them first.
     """
     found = [(int(when), name.replace("_", " ")) for name, when in achieved(recording).items() if when is not None]
     stages = np.asarray(recording.infos.get("stage", ()))
@@ -143,6 +143,8 @@ def events(recording: Any) -> list[tuple[int, str]]:
     paid, told = np.flatnonzero(rewards >= REWARDED), {step for step, _ in found}
     if len(paid) <= len(rewards) / 2:  # where most steps pay, a reward is no event
         found += [(int(t), f"reward {rewards[t]:+.3g}") for t in paid if t not in told]
+    died = died_at(recording)
+    found += [(died, "death")] if died is not None and died < len(rewards) else []
     found.append((len(rewards), ending(recording)))
     return sorted(found)
 
@@ -155,15 +157,6 @@ def achieved(recording: Any) -> dict[str, int | None]:
     flags = {k: np.asarray(v) for k, v in recording.infos.items() if "/" not in k and k not in other}
     flags = {k: v for k, v in flags.items() if len(v) and np.isin(v, (0.0, 1.0)).all()}
     return {k: int(v.argmax()) if v.any() else None for k, v in flags.items()} if len(flags) > 1 else {}
-
-
-def ending(recording: Any) -> str:
-    """How an episode ended, in a word or two."""
-    causes = [name.removeprefix("cause/") for name, value in recording.info.items() if "cause/" in name and value > 0]
-    words = {"limit": "time limit", "alive": "not over"}
-    if causes:
-        return words.get(causes[0]) or str(causes[0])
-    return "the end" if recording.terminated else "time limit" if recording.truncated else "not over"
 
 
 def _data(recordings: Sequence[Any]) -> dict[str, Any]:

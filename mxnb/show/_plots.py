@@ -75,9 +75,14 @@ def grid(
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(length=0)
     for at in np.ndindex(*shares.shape):
-        ink = "white" if shares[at] > 0.6 else INK
-        ax.text(at[1], at[0], f"{100 * shares[at]:.0f}", ha="center", va="center", fontsize=SMALL, color=ink)
+        words, ink = f"{100 * shares[at]:.0f}", ink_on(shares[at])
+        ax.text(at[1], at[0], words, ha="center", va="center", fontsize=SMALL, color=ink)
     return fig
+
+
+def ink_on(share: float) -> str:
+    """The colour of print on a share's blue: white only where that reads better than ink."""
+    return "white" if share > 0.68 else INK
 
 
 def survival(groups: Mapping[str, Any]) -> Figure:

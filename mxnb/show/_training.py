@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mxnb.show._bars import percent
-from mxnb.show._curves import axis, curves
-from mxnb.show._figures import BLUE, GREY, INK, ORANGE, SMALL, new_figure, style, to_base64
-from mxnb.show._health import judge
+from mxnb.show._curves import PANELS, axis, curves
+from mxnb.show._figures import BLUE, FONT, GREY, INK, ORANGE, SMALL, new_figure, style, to_base64
+from mxnb.show._health import Judgement, judge
+from mxnb.show._plots import ink_on
 from mxnb.show._runs import number, pooled_mean, read_json, run_path, some_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_COLUMNS = 8  # parts of a run in the heat map; a phone holds their numbers
+_COLUMNS = 6  # parts of a run in the heat map; a phone holds their numbers
 
 
 def achievements_over_time(run: Any, *, columns: int = _COLUMNS, x: str = "steps") -> Figure:
@@ -39,37 +41,52 @@ def achievements_over_time(run: Any, *, columns: int = _COLUMNS, x: str = "steps
     if columns < 1:
         raise ValueError(f"columns is {columns}; use at least 1")
     rows = [row for row in some_rows(run) if number(row, "train/num_episodes")]
-    names = sorted({k for row in rows for k in row if k.startswith("stats/") and "/" not in k.removeprefix("stats/")})
+    steps = np.array([number(row, metric) or 0.0 for row in rows]) / size
+    names, shown = _rates(rows, steps, columns)
     if not names:
         raise ValueError(f"{run_path(run)} reports no achievements, or no episode has ended yet: train longer")
-    steps = np.array([number(row, metric) or 0.0 for row in rows]) / size
-    part = np.clip(np.ceil(steps / steps[-1] * columns).astype(int) - 1, 0, columns - 1)  # a row's steps lie before it
-    parts = [[row for row, p in zip(rows, part, strict=True) if p == i] for i in range(columns)]
-    rates = np.array([[pooled_mean(some, name) if some else None for some in parts] for name in names], float)
-    shares = np.nan_to_num(rates).max(1) <= 1 + 1e-6  # others count or measure something: a life's length
-    names, rates = [name for name, is_share in zip(names, shares, strict=True) if is_share], rates[shares]
-    order = sorted(range(len(names)), key=lambda i: (-np.nan_to_num(rates[i])[-1], -np.nansum(rates[i]), names[i]))
-    shown = rates[order]
-    fig = new_figure(height=0.95 + 0.2 * len(names))
+    fig = new_figure(height=1.05 + 0.2 * len(names))
     ax = fig.subplots()
     units = ((1e6, "environment steps (millions)"), (1e3, "environment steps (thousands)"), (1, "environment steps"))
     if x == "minutes":
         units = ((1, "minutes trained"),)
     scale, word = next((unit, word) for unit, word in units if steps[-1] >= 0.9 * unit or unit == 1)
-    style(ax, "Achievements while it learned", word)
+    style(ax, "Achievements while it learned", f"{word}\nnumbers: % of the episodes that ended in that part")
     ax.imshow(np.ma.masked_invalid(shown), cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
-    ax.set_yticks(range(len(names)), [names[i].removeprefix("stats/").replace("_", " ") for i in order])
+    ax.set_yticks(range(len(names)), names)
     edges = np.arange(columns + 1) * steps[-1] / columns / scale
-    ax.set_xticks(np.arange(columns + 1)[::2] - 0.5, [f"{edge:.3g}" for edge in edges[::2]])
+    ax.set_xticks(np.arange(columns + 1)[::2] - 0.5, [_brief(edge) for edge in edges[::2]])
     ax.tick_params(length=0)
     for i, j in np.ndindex(*shown.shape):
         if not np.isnan(shown[i, j]):
-            ink = "white" if shown[i, j] > 0.6 else INK
-            words = percent(float(shown[i, j])).removesuffix(" %")
-            ax.text(j, i, words, ha="center", va="center", fontsize=SMALL - 1, color=ink)
-    ax.annotate("% of ended episodes", (1, 1), (0, 4), xycoords="axes fraction", textcoords="offset points",
-                ha="right", va="bottom", fontsize=SMALL, color=GREY)  # fmt: skip
+            words, ink = percent(float(shown[i, j])).removesuffix(" %"), ink_on(float(shown[i, j]))
+            ax.text(j, i, words, ha="center", va="center", fontsize=SMALL, color=ink)
     return fig
+
+
+def _rates(rows: Sequence[dict[str, Any]], along: np.ndarray, columns: int) -> tuple[list[str], np.ndarray]:
+    """Words for each achievement, the one most often reached last first, and its rate in each part of a run."""
+    names = sorted({k for row in rows for k in row if k.startswith("stats/") and "/" not in k.removeprefix("stats/")})
+    if not names:
+        return [], np.zeros((0, columns))
+    part = np.clip(np.ceil(along / along[-1] * columns).astype(int) - 1, 0, columns - 1)  # a row's steps lie before it
+    parts = [[row for row, p in zip(rows, part, strict=True) if p == i] for i in range(columns)]
+    rates = np.array([[pooled_mean(some, name) if some else None for some in parts] for name in names], float)
+    known = np.nan_to_num(rates)
+    shares = (known.min(1) >= -1e-6) & (known.max(1) <= 1 + 1e-6)  # others count or measure: a life's length
+    order = [i for i in np.lexsort((np.array(names), -known.sum(1), -known[:, -1])) if shares[i]]
+    return [names[i].removeprefix("stats/").replace("_", " ") for i in order], rates[order]
+
+
+def _brief(edge: float) -> str:
+    """Two digits, and all of those before the point: 0.999 is 1, 10.92 is 11, 122.6 is 123."""
+    return f"{round(edge, max(0, 1 - math.floor(math.log10(edge)))) if edge else 0:,g}"
+
+
+def healthy_range(rule: Judgement) -> str:
+    """`rule.range`; of a share only its low end, where the high one is 1 and some room for rounding."""
+    named = 0 < rule.low < math.inf and 1 < rule.high <= 1.05
+    return f"at least {rule.low:g}" if named else rule.range
 
 
 def health_curves(run: Any, *, x: str = "steps") -> Figure:
@@ -87,26 +104,52 @@ def health_curves(run: Any, *, x: str = "steps") -> Figure:
     told = [(rule, points) for rule, points in told if points]
     if not told:
         raise ValueError(f"{run_path(run)} has no rows with the metrics that its health rules watch")
-    fig = new_figure(height=0.35 + 1.25 * len(told))
+    fig = new_figure(height=0.35 + 1.4 * len(told))
     axes = np.atleast_1d(fig.subplots(len(told), sharex=True))
     for ax, (rule, points) in zip(axes, told, strict=True):
         along, y = np.array(points, float).T / np.array([[size], [1.0]])
-        style(ax, rule.metric)
-        low, high = max(rule.low, min(0.0, np.nanmin(y))), min(rule.high, max(1.2 * rule.low, 1.1 * np.nanmax(y)))
-        ax.axhspan(low, high, color="#DDEFE6", linewidth=0)
-        ax.plot(along, y, color=BLUE, linewidth=1.1)
-        sick = ~((y >= rule.low) & (y <= rule.high))
-        ax.plot(along[sick], y[sick], ".", color=ORANGE, markersize=3)
-        for bound in (rule.low, rule.high):
-            if math.isfinite(bound) and np.nanmin([low, *y]) <= bound <= np.nanmax([high, *y]):
-                ax.axhline(bound, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
-        ax.annotate(f"healthy: {rule.range}", (1, 1), (0, 3), xycoords="axes fraction", textcoords="offset points",
-                    ha="right", va="bottom", fontsize=SMALL, color=GREY)  # fmt: skip
+        _health_panel(ax, rule, along, y)
+    fig.align_ylabels(axes)
     word = "environment steps" if x == "steps" else "minutes trained"
     axes[-1].set_xlabel(f"{word} (green: healthy; orange: outside)", fontsize=SMALL, color=INK)
-    axes[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     axes[-1].locator_params(axis="x", nbins=4)
     return fig
+
+
+def _health_panel(ax: Any, rule: Judgement, along: np.ndarray, y: np.ndarray) -> None:
+    """One metric's line, its healthy range shaded, and a dashed line at each bound that the range names."""
+    panel = PANELS.get(rule.metric)
+    style(ax, "", "", textwrap.fill(panel.unit, 14) if panel else "")
+    look: Any = {"fontsize": FONT + 0.5, "color": INK, "fontweight": "bold"}
+    ax.set_title(panel.title if panel else rule.metric, loc="left", pad=15, **look)
+    words = healthy_range(rule)
+    told = f"{rule.metric}, healthy: {words}" if panel else f"healthy: {words}"
+    ax.annotate(told, (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", fontsize=SMALL, color=GREY)
+    low = -math.inf if words.startswith("at most") else rule.low
+    high = math.inf if words.startswith("at least") else rule.high
+    bottom, top = _limits(low, high, y[np.isfinite(y)])
+    ax.set_ylim(bottom, top)
+    ax.axhspan(max(low, bottom), min(high, top), color="#DDEFE6", linewidth=0)
+    ax.plot(along, y, color=BLUE, linewidth=1.1, clip_on=False, in_layout=False, zorder=3)  # at 0 it lies on the axis
+    sick = ~((y >= rule.low) & (y <= rule.high))
+    ax.plot(along[sick], y[sick], ".", color=ORANGE, markersize=3, zorder=3)
+    for bound in (low, high):
+        if bottom <= bound <= top:
+            ax.axhline(bound, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    ax.locator_params(axis="y", nbins=4)
+
+
+def _limits(low: float, high: float, y: np.ndarray) -> tuple[float, float]:
+    """An axis from 0, or from the lowest value, that holds all values, the low bound, and a high one not far off."""
+    least, most = (min(0.0, y.min()), max(0.0, y.max())) if len(y) else (0.0, 0.0)
+    if high <= 4 * most or (most == 0 < high < math.inf):
+        most = max(most, high)
+    if math.isfinite(low):
+        most = max(most, 1.2 * low)
+    top = 1.1 * most or 1.0
+    # Where only 0 is healthy, nothing above it may be shaded: the shade lies below.
+    return min(1.1 * least, -0.08 * top if high <= 0 else 0.0), top
 
 
 @dataclass(frozen=True, repr=False)

@@ -5,6 +5,7 @@ ipywidgets 7.7.1 (as on Colab) and 8. Where nobody can click (papermill, a scrip
 
 from __future__ import annotations
 
+import base64
 import html
 import string
 from collections.abc import Sequence
@@ -199,6 +200,7 @@ class Game:
         parts = [self.screen.box, w.HBox(self.buttons, layout=wrap), self.typed, w.HBox(self.others, layout=wrap)]
         self.box = w.VBox(parts)
         self.restart()
+        self.screen.slider.observe(lambda change: self._choices(), "value")
 
     def restart(self) -> None:
         """Another world, and an empty box of typed keys."""
@@ -220,9 +222,11 @@ class Game:
         self._show([self._frame()], [words])
 
     def agent(self, steps: int) -> None:
-        """The agent plays up to that many steps from here; the slider then goes through them."""
+        """The agent plays up to that many steps from here; the slider then goes back through them."""
         if self.over:
             return
+        self._open(np.zeros(len(self.buttons), bool), others=False)  # clicks made meanwhile would queue up
+        self.screen.said.value = "the agent is playing ..."
         if self.memory is None:
             self.memory = self.policy.memory(self.policy.params)
         frames, words = [self._frame()], ["the agent's turn"]
@@ -234,7 +238,7 @@ class Game:
             frames.append(self._frame())
             if self.over:
                 break
-        self._show(frames, words, at=len(frames) - 1 if steps == 1 else 0)
+        self._show(frames, words, at=len(frames) - 1)
 
     def _told(self, job: Any) -> None:
         """Does what a click asks for; what goes wrong is told below the picture, for a click has no traceback."""
@@ -277,15 +281,26 @@ class Game:
         return np.asarray(frame)
 
     def _show(self, frames: list[np.ndarray], words: list[str], at: int = 0) -> None:
-        legal = self.legal() & (not self.over)
-        for button, open_ in zip(self.buttons, legal, strict=True):
+        self.last = frames[-1]
+        self.screen.show(frames, words, at)
+        self._choices()
+
+    def _choices(self) -> None:
+        """Opens what may be done now, but on the newest picture alone: no action acts on an earlier one."""
+        newest = self.screen.slider.value == self.screen.slider.max
+        self._open(self.legal() & (newest and not self.over), others=newest and not self.over)
+
+    def _open(self, actions: np.ndarray, others: bool) -> None:
+        for button, open_ in zip(self.buttons, actions, strict=True):
             button.disabled = not bool(open_)
         for button in self.others[:2]:
-            button.disabled = self.over
-        self.screen.show(frames, words, at)
+            button.disabled = not others
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        return bundle(self.box, **options)
+        """The widget, and for places without one the picture of now."""
+        live = bundle(self.box, **options)
+        still = {"image/png": base64.b64encode(encoded(enlarged(self.last[None])[0], "png")).decode()}
+        return (still | live[0], *live[1:]) if isinstance(live, tuple) else still | live
 
 
 def keys_of(names: Sequence[str]) -> list[str]:

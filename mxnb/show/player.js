@@ -11,7 +11,7 @@
     const data = JSON.parse(root.querySelector("script[type='application/json']").textContent);
     const at = (name) => root.querySelector("[data-mx=" + name + "]");
     const frame = at("frame"), said = at("said"), play = at("play"), slider = at("slider"), time = at("time");
-    const speed = at("speed"), which = at("episode"), jump = at("jump"), acts = at("acts"), got = at("got");
+    const speed = at("speed"), which = at("episode"), jump = at("jump"), acts = at("acts"), got = at("got"), fold = at("fold");
     const pictures = data.pictures.map((code) => { const image = new Image(); image.src = "data:image/webp;base64," + code; return image; });
     let now = data.episodes[0], step = 0, timer = null;
     const last = () => now.frames.length - 1;
@@ -32,6 +32,8 @@
       if (end) parts.push(now.end, "return " + number(now.total));
       else {
         parts.push(now.actions ? word(now.actions[step]) : "action " + now.moves[step]);
+        const what = now.events.filter(([t, words]) => t === step && !words.startsWith("reward ")).map((event) => event[1]);
+        if (what.length) parts.push("event: " + what.join(", "));
         if (now.rewards[step]) parts.push("reward " + (now.rewards[step] > 0 ? "+" : "") + number(now.rewards[step]));
         if (now.values) parts.push("value " + number(now.values[step]));
         parts.push("entropy " + number(now.entropies[step]) + " nats");
@@ -47,7 +49,7 @@
     const weigh = () => {
       if (!now.probs) return;
       const probs = step === last() ? null : now.probs[step], mask = step === last() || !now.masks ? null : now.masks[step];
-      [...acts.children].forEach((line, i) => {
+      lines.forEach((line, i) => {
         const masked = mask !== null && mask[i] === "0", share = probs ? probs[i] : 0;
         line.classList.toggle("mx-masked", masked);
         line.classList.toggle("mx-taken", probs !== null && now.actions[step] === i);
@@ -59,11 +61,23 @@
     const collect = () => [...got.children].forEach((item, i) => {
       const when = now.got[i], has = when !== null && when < step;  // its action is taken at that step, and seen to work at the next
       item.classList.toggle("mx-yes", has);
-      item.textContent = (has ? "✓ " : "") + data.achievements[i] + (has ? ", step " + when : "");
+      item.classList.toggle("mx-now", when === step);
+      item.textContent = (has ? "✓ " : "") + data.achievements[i] + (has ? ", step " + when : when === step ? ": now" : "");
     });
 
-    const lanes = () => [["reward", now.rewards, "--mark"], ["value", now.values, "--value"], ["entropy", now.entropies, "--entropy"]].filter((lane) => lane[1]);
-    const left = 84, right = 8;
+    // Only what is masked in the whole episode: rows that come and go with every step cannot be followed.
+    const tuck = () => {
+      const many = data.actions.length > 24, never = (i) => many && now.masks !== null && now.masks.every((mask) => mask[i] === "0");
+      lines.forEach((line, i) => (never(i) ? fold.lastElementChild : acts).append(line));
+      const count = fold.lastElementChild.childElementCount;
+      fold.hidden = !count;
+      fold.firstElementChild.textContent = count + " masked in the whole episode";
+    };
+
+    const lanes = () => [["reward", now.rewards, "--mark"], ["value", now.values, "--value"], ["entropy (nats)", now.entropies, "--entropy"]].filter((lane) => lane[1]);
+    const right = 8, under = 36;  // room below the lanes: events, and the axis of steps
+    let left = 84;
+    const brief = (v) => number(v, Math.abs(v) < 10 && v ? 1 : 0);
     const place = (t, width) => left + (width - left - right) * (last() ? t / last() : 0);
     const chart = () => {
       const width = time.clientWidth, height = time.clientHeight, ratio = window.devicePixelRatio || 1;
@@ -71,17 +85,23 @@
       time.width = width * ratio; time.height = height * ratio;
       const ink = time.getContext("2d"), css = getComputedStyle(root), colour = (name) => css.getPropertyValue(name).trim();
       ink.scale(ratio, ratio); ink.font = "12px system-ui, sans-serif";
-      const tall = (height - 18) / lanes().length;
-      lanes().forEach(([name, values, hue], k) => {
+      const tall = (height - under) / lanes().length;
+      const drawn = lanes().map(([name, values, hue]) => {
         const told = values.filter((v) => v !== null), low = Math.min(0, ...told), high = Math.max(0, ...told);
+        return { name, values, hue, low, high, range: brief(low) + " to " + brief(high) };
+      });
+      left = 8 + Math.ceil(Math.max(...drawn.flatMap((lane) => [lane.name, lane.range]).map((words) => ink.measureText(words).width)));
+      // The cursor lies behind: it must not hide the reward and the event it stands at.
+      ink.strokeStyle = colour("--ink"); ink.lineWidth = 1.5;
+      ink.beginPath(); ink.moveTo(place(step, width), 0); ink.lineTo(place(step, width), height - 17); ink.stroke();
+      drawn.forEach(({ name, values, hue, low, high, range }, k) => {
         const top = k * tall + 6, room = tall - 10, y = (v) => top + room * (1 - (v - low) / (high - low || 1));
-        const brief = (v) => number(v, Math.abs(v) < 10 && v ? 1 : 0);
         ink.fillStyle = colour("--dim"); ink.textAlign = "right";
         ink.fillText(name, left - 6, top + room / 2 - 1);
-        ink.fillText(brief(low) + " to " + brief(high), left - 6, top + room / 2 + 12);
+        ink.fillText(range, left - 6, top + room / 2 + 12);
         ink.strokeStyle = colour("--line"); ink.lineWidth = 1;
         ink.beginPath(); ink.moveTo(left, y(0)); ink.lineTo(width - right, y(0)); ink.stroke();
-        ink.strokeStyle = colour(hue); ink.lineWidth = 1.5; ink.beginPath();
+        ink.strokeStyle = colour(hue); ink.lineWidth = name === "reward" ? 2.5 : 1.5; ink.beginPath();
         let pen = false;  // lifted where a value is not a number
         values.forEach((v, t) => {
           const x = place(t, width);
@@ -92,10 +112,10 @@
         ink.stroke();
       });
       ink.fillStyle = colour("--mark");
-      now.events.forEach((event) => { ink.beginPath(); ink.arc(place(event[0], width), height - 9, 3.5, 0, 7); ink.fill(); });
-      ink.fillStyle = colour("--dim"); ink.textAlign = "right"; ink.fillText("events", left - 6, height - 5);
-      ink.strokeStyle = colour("--ink"); ink.lineWidth = 1.5;
-      ink.beginPath(); ink.moveTo(place(step, width), 0); ink.lineTo(place(step, width), height); ink.stroke();
+      now.events.forEach((event) => { ink.beginPath(); ink.arc(place(event[0], width), height - 26, 3.5, 0, 7); ink.fill(); });
+      ink.fillStyle = colour("--dim"); ink.textAlign = "right"; ink.fillText("events", left - 6, height - 22);
+      ink.fillText(last() + " steps", width - right, height - 4);
+      ink.textAlign = "left"; ink.fillText("0", left, height - 4);
     };
 
     const go = (to) => {
@@ -126,16 +146,17 @@
       jump.replaceChildren(new Option(now.events.length ? "Jump to …" : "no events", ""), ...now.events.map(([t, words]) => new Option("step " + t + ": " + words, t)));
       jump.disabled = !now.events.length;
       acts.parentElement.hidden = !now.probs;
-      go(0);
+      tuck(); go(0);
     };
 
     data.episodes.forEach((episode, i) => which.append(new Option(episode.name, i)));
     which.parentElement.hidden = data.episodes.length < 2;
-    data.actions.forEach((name) => {
+    const lines = data.actions.map((name) => {
       const line = document.createElement("div"), bar = document.createElement("i");
       line.className = "mx-act"; bar.append(document.createElement("b"));
       line.append(document.createElement("span"), bar, document.createElement("span"));
-      line.firstChild.textContent = name; acts.append(line);
+      line.firstChild.textContent = name;
+      return line;
     });
     root.classList.toggle("mx-many", data.actions.length > 24);
     data.achievements.forEach(() => got.append(document.createElement("li")));
@@ -155,7 +176,7 @@
       if (e.altKey || e.ctrlKey || e.metaKey || e.target.tagName === "SELECT") return;
       const press = { ArrowLeft: () => { halt(); go(step - 1); }, ArrowRight: () => { halt(); go(step + 1); }, Home: () => { halt(); go(0); },
         End: () => { halt(); go(last()); }, n: () => event(1), p: () => event(-1) };
-      if (e.key === " " && e.target.tagName !== "BUTTON") toggle();
+      if (e.key === " " && !["BUTTON", "SUMMARY"].includes(e.target.tagName)) toggle();
       else if (press[e.key]) press[e.key]();
       else return;
       e.preventDefault(); e.stopPropagation();
@@ -163,8 +184,10 @@
     new ResizeObserver(chart).observe(time);
     players.add({ root, chart });
     root.querySelector(".mx-strip").open = false;
+    if (data.episodes.length > 1) root.querySelector(".mx-strip summary").textContent = "Filmstrip of the first episode";
     root.querySelector(".mx-body").hidden = false;
     open(0);
+    root.querySelector(".mx-still").hidden = true;
     root.dataset.ready = "yes";
   };
   for (const root of document.querySelectorAll(".mxnb-player:not([data-ready])")) {

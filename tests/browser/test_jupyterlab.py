@@ -112,7 +112,7 @@ def test_widgets_roll_out_and_hand_over(browser: Any, lab: str, tmp_path: Path) 
     page.get_by_placeholder("or click here and type").press_sequentially("ca", delay=150)
     page.wait_for_selector("text=step 3:")
     page.get_by_text("agent: play on").click()
-    page.wait_for_selector("text=the agent's turn")
+    page.wait_for_selector("text=step 9:")
     shoot(page, "jupyterlab-widgets")
     page.close()
 
@@ -121,6 +121,8 @@ def test_run_all_and_play_the_episode(browser: Any, lab: str) -> None:
     page = run_all(browser, lab, "02_masked_ppo.ipynb")
     page.wait_for_selector(".mxnb-player[data-ready]", state="attached", timeout=400_000)
     page.wait_for_function(f"{STATUS} === 'idle'", timeout=400_000)  # the cells below the player, too
+    page.wait_for_selector("button:has-text('roll out')")  # somebody may click, so the notebook offers the widgets
+    page.wait_for_selector("button:has-text('agent: play on')")
     assert (
         page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr'] .ansi-red-fg").count() == 0
     )

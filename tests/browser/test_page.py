@@ -34,13 +34,19 @@ def test_it_opens_from_disk(open_page: Callable[..., Any], page_file: Path, widt
         "How healthy it is",
         "How often each achievement was reached",
         "When each was learned",
-        "What it was told",
+        "Parameters, and where each came from",
         "What it ran on",
     ]
     assert page.locator("section:nth-of-type(2) img").evaluate("e => e.naturalWidth") > 300
     assert "reports no achievements" in page.locator("section:nth-of-type(4)").inner_text()
     text = page.locator("section:nth-of-type(6)").inner_text()
-    assert "total_timesteps" in text and "16,384" in text
+    assert "total_timesteps" in text and "16,384" in text and "given" in text
+    health = page.locator("section:nth-of-type(3)")
+    assert "no mask here" in health.inner_text() and "at least 0.1" in health.inner_text()
+    numbers = health.locator("td:nth-child(2)")
+    lines = """all => all.map(e => {
+      const words = document.createRange(); words.selectNodeContents(e); return words.getClientRects().length; })"""
+    assert numbers.evaluate_all(lines) == [1] * numbers.count()  # 4.9e-06 is not broken in two
     wide = page.evaluate(
         """[...document.querySelectorAll("section, table, img, p")]
         .filter(e => e.getClientRects().length && e.getBoundingClientRect().right > innerWidth + 1)

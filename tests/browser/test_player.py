@@ -86,12 +86,13 @@ def test_it_jumps_to_events(open_page: Callable[..., Any], page_file: Path) -> N
     assert shown_step(page) == 24
     page.select_option("[aria-label='Jump to an event']", label="step 7: collect wood")
     assert shown_step(page) == 7
-    assert page.inner_text("[data-mx=said]").startswith("Step 7 of 40: ") and "reward +1.00" in page.inner_text(
-        "[data-mx=said]"
-    )
+    said = page.inner_text("[data-mx=said]")
+    assert said.startswith("Step 7 of 40: ") and "event: collect wood · reward +1.00" in said
     assert page.locator(".mx-yes").count() == 0  # its action is about to be taken
+    assert page.locator(".mx-now").all_inner_texts() == ["collect wood: now"]
     page.click("[aria-label='Step on']")
     assert page.locator(".mx-yes").all_inner_texts() == ["✓ collect wood, step 7"]
+    assert page.locator(".mx-now").count() == 0 and "event" not in page.inner_text("[data-mx=said]")
 
 
 def test_keys_and_pointer(open_page: Callable[..., Any], page_file: Path) -> None:
@@ -110,6 +111,12 @@ def test_keys_and_pointer(open_page: Callable[..., Any], page_file: Path) -> Non
     assert shown_step(page) == 40
     page.fill("[aria-label=Step]", "13")
     assert shown_step(page) == 13
+    strip = page.locator(".mx-strip summary")
+    assert strip.inner_text() == "Filmstrip of the first episode"
+    strip.focus()
+    page.keyboard.press(" ")  # opens what has the focus, and plays nothing
+    assert page.is_visible(".mx-strip img") and page.get_attribute("[data-mx=play]", "aria-label") == "Play"
+    assert not page.is_visible(".mx-still")
 
 
 def test_actions_masks_and_the_other_episode(open_page: Callable[..., Any], page_file: Path) -> None:
@@ -121,6 +128,31 @@ def test_actions_masks_and_the_other_episode(open_page: Callable[..., Any], page
     assert page.locator(".mx-taken").all_inner_texts()[0].startswith(NAMES[taken])
     page.select_option("[aria-label=Episode]", "1")
     assert shown_step(page) == 0 and "of 12" in page.inner_text("[data-mx=said]")
+    assert not page.is_visible(".mx-fold")  # few actions are all shown
+
+
+MANY = (*NAMES, *(f"make something {i}" for i in range(33)))
+
+
+def test_many_actions_fold_what_is_always_masked(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    """Rows keep their order and places while it plays; one that is legal at times says so where it is not."""
+    first, free = an_episode(names=MANY), an_episode(12, 3, MANY)
+    first.masks[20:, 9] = True
+    free.masks[:] = True
+    page = open_page(Playback((first, free)).save(tmp_path / "e.html"), 360)
+    shown = page.locator(".mx-act:visible")
+    names = lambda: [text.split("\n")[0] for text in shown.all_inner_texts()]
+    assert names() == [*MANY[:8], MANY[9]]
+    assert shown.last.inner_text().split("\n") == ["make wood pickaxe", "masked"]
+    assert page.inner_text(".mx-fold summary") == "34 masked in the whole episode"
+    page.fill("[aria-label=Step]", "20")
+    assert names() == [*MANY[:8], MANY[9]] and shown.last.inner_text() != "make wood pickaxe\nmasked"
+    page.click(".mx-fold summary")
+    assert names() == [*MANY[:8], MANY[9], MANY[8], *MANY[10:]]
+    assert shown.last.inner_text().split("\n") == [MANY[-1], "masked"]
+    page.select_option("[aria-label=Episode]", "1")
+    assert names() == list(MANY) and not page.is_visible(".mx-fold")
+    assert page.locator("[data-mx=got]").bounding_box()["y"] < page.locator("[data-mx=acts]").bounding_box()["y"]
 
 
 INKED = """() => {
@@ -138,6 +170,23 @@ def test_the_timeline_is_drawn_and_its_cursor_moves(open_page: Callable[..., Any
     first = page.evaluate(DRAWN)
     page.click("[aria-label='Step on']")
     assert page.evaluate(DRAWN) != first
+
+
+def test_the_cursor_hides_neither_reward_nor_event(open_page: Callable[..., Any], page_file: Path) -> None:
+    page = open_page(page_file)
+    page.wait_for_timeout(100)
+    marked = """() => {
+      const canvas = document.querySelector("[data-mx=time]"), pen = canvas.getContext("2d");
+      const data = pen.getImageData(0, 0, canvas.width, canvas.height).data, found = [0, 0];
+      const dots = canvas.height - 36;
+      for (let i = 0; i < data.length; i += 4)
+        if (data[i] === 213 && data[i + 1] === 94 && data[i + 2] === 0) found[+(i / 4 / canvas.width >= dots)] += 1;
+      return found;
+    }"""
+    before = page.evaluate(marked)
+    page.click("[aria-label='Event after']")
+    assert shown_step(page) == 7
+    assert min(before) > 10 and page.evaluate(marked) == before
 
 
 def test_two_players_on_one_page_do_not_disturb_each_other(open_page: Callable[..., Any], tmp_path: Path) -> None:
@@ -159,7 +208,7 @@ def test_two_players_on_one_page_do_not_disturb_each_other(open_page: Callable[.
 def test_nothing_sticks_out(
     open_page: Callable[..., Any], tmp_path: Path, width: int, dark: bool, actions: int
 ) -> None:
-    names = (*NAMES, *(f"make something {i}" for i in range(33)))[:actions]
+    names = MANY[:actions]
     path = Playback((an_episode(names=names), an_episode(12, 3, names)), "two episodes").save(tmp_path / "e.html")
     page = open_page(path, width, dark)
     page.click("[aria-label='Event after']")
@@ -184,6 +233,7 @@ def test_without_scripts_the_filmstrip_is_there(browser: Any, page_file: Path) -
     page = context.new_page()
     page.goto(page_file.as_uri())
     assert page.is_visible(".mx-strip img") and not page.is_visible(".mx-body")
+    assert "File > Trust Notebook" in page.inner_text(".mx-still")
     context.close()
 
 

@@ -141,6 +141,8 @@ def test_a_list_is_named_by_folder_or_labels(make_run, texts):
         (lambda run: show.curves({"a": []}), "no runs to draw"),
         (lambda run: show.curves({"a": run}, labels=["b"]), "keys are the labels"),
         (lambda run: show.curves(run, band="sd"), "'range'"),
+        (lambda run: show.curves({"a": [run] * 4, "b": [run] * 3}, band="iqm"), "3 seeds: give at least 4, or band="),
+        (lambda run: show.curves(run, band="iqm"), "1 seed: give at least 4"),
         (lambda run: show.curves(run, smooth=-1), "0 or more"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mxnb import show
-from mxnb.show._episodes import choose_frames
+from mxnb.show._episodes import choose_frames, died_at
 from mxnb.show._figures import ORANGE
 
 
@@ -35,6 +35,15 @@ def test_captions_tell_action_value_and_reward(recording):
 def test_the_last_caption_says_how_it_ended(recording, flag, words):
     ended = SimpleNamespace(**{**vars(recording), flag: True})
     assert captions(show.filmstrip(ended))[-1].startswith(f"step 50: {words}")
+
+
+def test_a_death_before_empty_steps_is_told(recording):
+    infos = {"cause/death": np.arange(50) >= 40, "cause/alive": np.arange(50) < 40}
+    dead = SimpleNamespace(**{**vars(recording), "infos": infos})
+    assert died_at(dead) == 41 and captions(show.filmstrip(dead))[-1].startswith("step 50: dead for 9 steps")
+    infos["cause/death"] = np.arange(50) >= 49
+    assert died_at(dead) == 50 and captions(show.filmstrip(dead))[-1].startswith("step 50: death")
+    assert died_at(recording) is None
 
 
 def test_rewarded_frames_have_a_rim(recording):
@@ -115,6 +124,17 @@ def test_mask_picture_fits(n, recording, cut_off):
     names = [f"make_stone_pickaxe_{i}" for i in range(n)]
     probs = np.arange(n) / np.arange(n).sum()
     assert not cut_off(show.mask_picture(recording.frames[0], np.arange(n) % 2 > 0, names, probs))
+
+
+def test_mask_picture_before_and_after_an_update(texts, cut_off):
+    now, then = np.array([0.7, 0.0, 0.3]), np.array([0.2, 0.0, 0.8])
+    fig = show.mask_picture(None, [True, False, True], ("left", "sleep", "do"), now, before=then)
+    words = texts(fig)
+    assert "20 → 70 %" in words and "80 → 30 %" in words and "✕ masked" in words and not cut_off(fig)
+    outlines = [bar for bar in fig.axes[0].patches if bar.get_facecolor()[3] == 0]
+    assert [bar.get_width() for bar in outlines] == [0.2, 0.8]  # on the scale of the bars
+    with pytest.raises(ValueError, match="give those of now as probs"):
+        show.mask_picture(None, [True], before=[1.0])
 
 
 def test_mask_picture_of_unequal_lengths_is_named():

@@ -46,10 +46,19 @@ def test_what_is_missing_is_said_and_hides_nothing(make_run: Any) -> None:
     words = without_pictures(show.page(run))
     assert "Status: running; no update has ended yet. 1 line of metrics.jsonl that is not whole: skipped." in words
     assert "has no policy yet; wait for its first save, or train it to the end" in words
-    assert str(run.parent) not in words
+    assert str(run.parent) not in words and "total_timesteps 0 given" in words
     assert "holds no complete row yet" in words and "total_timesteps 0" in words
     with pytest.raises(FileNotFoundError, match="give the folder that fit wrote to, or train first"):
         show.page(run.parent)
+
+
+def test_a_finished_run_without_a_mask_says_so(make_run: Any, recording: Any) -> None:
+    rules = [{"metric": name, "low": 0.0, "high": 0.0} for name in ("train/no_legal_action", "train/other")]
+    run = make_run(rules=rules)
+    assert "train/no_legal_action - at most 0 · no data yet" in without_pictures(show.page(run, Playback((recording,))))
+    (run / "status.json").write_text(json.dumps({"status": "done"}))
+    words = without_pictures(show.page(run, Playback((recording,))))
+    assert "train/no_legal_action - at most 0 · no mask here" in words and "at most 0 · no data yet" in words
 
 
 def test_a_broken_rule_comes_with_its_cure(make_run: Any, recording: Any) -> None:

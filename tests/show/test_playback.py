@@ -73,6 +73,12 @@ def test_what_is_worth_jumping_to(craft: SimpleNamespace) -> None:
     assert "stage" not in achieved(stages)
 
 
+def test_a_death_is_at_its_step_though_empty_ones_follow(craft: SimpleNamespace) -> None:
+    craft.infos["cause/death"] = flags(30)[0]
+    told = events(craft)
+    assert (31, "death") in told and told[-1] == (50, "dead for 19 steps")
+
+
 def test_achievements_of_several_episodes_are_told_by_name(craft: SimpleNamespace) -> None:
     infos = {name: craft.infos[name] for name in ("wake_up", "eat_cow")} | {"new": flags(3)[0]}
     other = changed(craft, infos=infos, info={})

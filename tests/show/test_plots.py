@@ -9,6 +9,7 @@ import pytest
 
 from mxnb.evaluate import Episodes
 from mxnb.show import grid, lines, survival
+from mxnb.show._figures import INK
 
 
 def lives(steps: Any, died: Any) -> Episodes:
@@ -30,6 +31,8 @@ def test_lines_and_levels() -> None:
 def test_a_grid_says_its_shares() -> None:
     fig = grid([[0.0, 0.254], [1.0, 0.5]], ["r", "s"], ["c", "d"])
     assert [text.get_text() for text in fig.axes[0].texts] == ["0", "25", "100", "50"]
+    dark = grid([[0.3, 0.66], [0.7, 1.0]], ["r", "s"], ["c", "d"])
+    assert [text.get_color() for text in dark.axes[0].texts] == [INK, INK, "white", "white"]
     for wrong in ([[0.0, 1.0]], [[0.0, 1.0], [2.0, 0.0]], [[0.0, np.nan], [1.0, 0.0]]):
         with pytest.raises(ValueError, match="give 2 x 2 shares from 0 to 1"):
             grid(wrong, ["r", "s"], ["c", "d"])

@@ -10,6 +10,7 @@ import pytest
 
 from mxnb import show
 from mxnb.show._curves import middle_half
+from mxnb.show._training import _brief
 
 
 def rising(n: int = 40) -> list[dict[str, Any]]:
@@ -40,7 +41,16 @@ def test_the_heat_map_pools_over_episodes(make_run: Any, texts: Any, cut_off: An
     last = np.average([u / 40 for u in range(31, 41)], weights=[4.0] * 9 + [400.0])
     np.testing.assert_allclose(shown[0, -1], last)
     np.testing.assert_allclose(shown[0, 0], np.mean([u / 40 for u in range(1, 11)]))
-    assert (shown[1] == 0).all() and "environment steps (thousands)" in texts(fig) and not cut_off(fig)
+    assert (shown[1] == 0).all() and not cut_off(fig)
+    assert "environment steps (thousands)\nnumbers: % of the episodes that ended in that part" in texts(fig)
+
+
+def test_the_heat_map_begins_and_ends_at_round_numbers(make_run: Any) -> None:
+    rows = [row | {"timesteps": 24_975 * row["update"]} for row in rising()]
+    (ax,) = show.achievements_over_time(make_run(rows=rows)).axes
+    assert ax.images[0].get_array().shape == (2, 6)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "0.33", "0.67", "1"]
+    assert [_brief(x) for x in (10.92, 122.6, 9.97, 0.0205, 1234.0)] == ["11", "123", "10", "0.021", "1,234"]
 
 
 def test_parts_in_which_nothing_ended_stay_empty(make_run: Any) -> None:
@@ -52,7 +62,7 @@ def test_parts_in_which_nothing_ended_stay_empty(make_run: Any) -> None:
 
 def test_over_minutes(make_run: Any, texts: Any) -> None:
     run = make_run(rows=rising())
-    assert "minutes trained" in texts(show.achievements_over_time(run, x="minutes"))
+    assert any("minutes trained" in text for text in texts(show.achievements_over_time(run, x="minutes")))
     fig = show.health_curves(run, x="minutes")
     assert fig.axes[0].lines[0].get_xdata()[-1] == pytest.approx(4.0)
     with pytest.raises(ValueError, match="choose 'steps' or 'minutes'"):
@@ -62,20 +72,54 @@ def test_over_minutes(make_run: Any, texts: Any) -> None:
 def test_no_achievements_say_so(make_run: Any) -> None:
     with pytest.raises(ValueError, match="reports no achievements"):
         show.achievements_over_time(make_run(rows=[{"update": 1, "timesteps": 8, "train/num_episodes": 2.0}]))
+    lives = [{name: value for name, value in row.items() if "collect" not in name} for row in rising()]
+    with pytest.raises(ValueError, match="reports no achievements"):  # a life's length is no share
+        show.achievements_over_time(make_run("lives", rows=lives))
     with pytest.raises(ValueError, match="columns is 0"):
         show.achievements_over_time(make_run("b"), columns=0)
 
 
 def test_health_shades_what_is_healthy(make_run: Any, texts: Any, cut_off: Any) -> None:
     fig = show.health_curves(make_run(rows=rising()))
-    assert [ax.get_title(loc="left") for ax in fig.axes] == ["train/entropy_frac", "train/approx_kl"]
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["Policy entropy", "KL to the old policy"]
+    assert fig.axes[1].get_ylabel().replace("\n", " ") == "approximate KL (nats)"
     band = fig.axes[0].patches[0].get_extents().transformed(fig.axes[0].transData.inverted())
     assert band.y0 == pytest.approx(0.1) and band.y1 >= 0.5
     sick = fig.axes[0].lines[1].get_xdata()
     assert list(sick) == [1000.0 * u for u in range(1, 11)]
-    assert "healthy: at most 0.06" in texts(fig) and not cut_off(fig)
+    assert "train/approx_kl, healthy: at most 0.06" in texts(fig) and not cut_off(fig)
     with pytest.raises(ValueError, match="no rows with the metrics"):
         show.health_curves(make_run("bare", rules=[]))
+
+
+def shade(ax: Any) -> tuple[float, float]:
+    box = ax.patches[0].get_extents().transformed(ax.transData.inverted())
+    return box.y0, box.y1
+
+
+def dashes(ax: Any) -> list[float]:
+    return [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value", "shaded", "bounds", "limits"),
+    [
+        (0.0, 0.3, 0.0, (0, 0.3), [0.3], (0, 0.33)),  # constantly 0: up to what is healthy
+        (0.0, 0.0, 0.0, (-0.08, 0), [0.0], (-0.08, 1)),  # only 0 is healthy: the shade is below
+        (None, 0.06, 0.001, (0, 0.0011), [], (0, 0.0011)),  # a bound far off would flatten the line
+        (-1e-3, 0.06, 0.03, (0, 0.06), [0.06], (0, 0.066)),
+        (0.1, 1.01, 0.5, (0.1, 0.55), [0.1], (0, 0.55)),  # the high end is room for rounding
+        (0.1, 0.9, 0.01, (0.1, 0.132), [0.1], (0, 0.132)),
+        (0.1, None, float("nan"), (0.1, 0.132), [0.1], (0, 0.132)),
+    ],
+)
+def test_a_healthy_range_is_always_seen(
+    make_run: Any, low: Any, high: Any, value: float, shaded: Any, bounds: list[float], limits: Any
+) -> None:
+    rows = [{"update": u, "timesteps": u, "train/some": value} for u in (1, 2, 3)]
+    (ax,) = show.health_curves(make_run(rows=rows, rules=[{"metric": "train/some", "low": low, "high": high}])).axes
+    assert shade(ax) == pytest.approx(shaded) and dashes(ax) == bounds and ax.get_ylim() == pytest.approx(limits)
+    assert ax.get_title(loc="left") == "train/some"
 
 
 def test_two_runs_compared(make_run: Any) -> None:

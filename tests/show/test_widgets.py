@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,19 @@ def test_the_agent_goes_on_from_where_you_stand(live: None) -> None:
     game.others[1].click()
     assert game.over and game.steps == 9 and len(game.screen.frames) == 8
     assert "agent" in game.screen.words[-1]
+
+
+def test_no_action_acts_on_an_earlier_picture(live: None) -> None:
+    game = a_game()
+    game.agent(3)
+    assert game.screen.slider.value == 3 and game.screen.picture.value == game.screen.frames[3]
+    game.screen.slider.value = 1
+    assert all(b.disabled for b in (*game.buttons, *game.others[:2])) and not game.others[2].disabled
+    game.screen.slider.value = 3
+    assert not any(b.disabled for b in (*game.buttons, *game.others))
+    bundle = game._repr_mimebundle_()
+    bundle = bundle[0] if isinstance(bundle, tuple) else bundle
+    assert base64.b64decode(bundle["image/png"]) == game.screen.frames[3]  # where no widget is shown
 
 
 def test_illegal_actions_cannot_be_pressed(live: None) -> None:
