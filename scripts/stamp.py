@@ -30,9 +30,15 @@ def code_hash(notebook: nbformat.NotebookNode) -> str:
     return hashlib.sha256("\0".join(cells).encode()).hexdigest()
 
 
+def described() -> str:
+    """The commit, with -dirty where a tracked file differs from it, but for the executed notebooks themselves."""
+    git = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!papermill_runs/reference")
+    return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
+
+
 def main(executed: str, target: str, source: str, preset: str) -> None:
     """Writes the stamped notebook; its links fit one folder deeper than notebooks/."""
-    described = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True)
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
     notebook = nbformat.read(executed, 4)
@@ -40,7 +46,7 @@ def main(executed: str, target: str, source: str, preset: str) -> None:
         "code": code_hash(nbformat.read(source, 4)),
         "preset": preset,
         "parameters": dict(notebook.metadata.get("papermill", {}).get("parameters", {})),
-        "commit": described.stdout.strip(),
+        "commit": described(),
         "date": datetime.date.today().isoformat(),
         "device": device if (device := jax.devices()[0].device_kind) != "cpu" else cpu,
         "versions": {name: version(name) for name in PACKAGES},
