@@ -8,7 +8,7 @@ BIN := .venv/bin
 RUNS := papermill_runs/local/$(NOTEBOOK)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all test-crash system colab-widgets lab lint bench reference notebooks clean
+.PHONY: help setup run test test-all test-crash system colab-widgets lab lint bench reference notebooks badges clean
 
 help:
 	@echo "make run        train masked PPO on Craftax-Classic in a notebook and show it (start here)"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench      speed, side by side with other libraries"
 	@echo "make reference  execute the notebooks whose results README shows (45 minutes)"
 	@echo "make notebooks  write the .ipynb from the .py"
+	@echo "make badges REPO=owner/name   let the Colab badges open that repository's notebooks"
 	@echo "make clean      remove caches and reports (not .venv, not papermill_runs)"
 
 setup: .venv/.installed
@@ -83,6 +84,7 @@ lint: setup
 	@$(BIN)/ruff format --check
 	@$(BIN)/basedpyright
 	@$(BIN)/python scripts/sync_notebooks.py --check
+	@$(BIN)/python scripts/badges.py --check
 
 bench: setup
 	@$(BIN)/python benchmarks/run.py
@@ -92,7 +94,13 @@ reference: setup
 	@for name in 02_masked_ppo 03_average_reward 04_dreamer; do bash scripts/reference.sh $$name cpu || exit 1; done
 
 notebooks: setup
+	@$(BIN)/python scripts/badges.py
 	@$(BIN)/ruff format -q notebooks
+	@$(BIN)/python scripts/sync_notebooks.py
+
+# Badges and setup cells, from [tool.mxnb] repository in pyproject.toml and from colab/setup_cell.py.
+badges: setup
+	@$(BIN)/python scripts/badges.py $(REPO)
 	@$(BIN)/python scripts/sync_notebooks.py
 
 clean:

@@ -22,6 +22,8 @@
 # %% [markdown]
 # # Average reward: acting where nothing ends
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/mxnb/blob/main/notebooks/03_average_reward.ipynb)
+#
 # Press **Run all**. You get an agent that learns to stay alive on Craftax-Classic without any discount, the exact answers
 # of four small problems beside what is learned there, and a picture of a bug that is easily made.
 #
@@ -33,19 +35,27 @@
 
 # %% cellView="form" tags=["setup"]
 # @title Setup (installs mxnb where it is missing, about a minute in Colab)
-import importlib
+import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 
-try:
-    importlib.import_module("mxnb.build")
-except ImportError:
+needed = ("mxnb", "mxnb.build", "craftax", "distrax", "gymnax", "jaxtyping")
+if not all(importlib.util.find_spec(name) for name in needed):  # this imports none of them
     sys.modules.pop("mxnb", None)  # a folder of that name imports as an empty package
+    repository = ""
     folders = [folder for folder in ("..", ".", "mxnb") if os.path.exists(f"{folder}/mxnb/build.py")]
-    source = os.environ.get("MXNB_SOURCE") or (folders[0] if folders else "")
+    source = os.environ.get("MXNB_SOURCE") or next(iter(folders), repository and f"git+https://github.com/{repository}")
     assert source, "mxnb is not here: clone its repository beside this notebook, then run this cell again"
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:  # pip shall fail rather than replace jax
+        for name in ("jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda12-pjrt", "libtpu", "numpy", "flax", "optax",
+                     "orbax-checkpoint", "ipywidgets", "ipython", "ipykernel"):  # fmt: skip
+            with suppress(PackageNotFoundError):
+                print(f"{name}=={version(name)}", file=constraints, flush=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-c", constraints.name, source], check=True)
     importlib.invalidate_caches()
 
 # %% cellView="form" tags=["parameters"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -127,3 +128,49 @@ def test_no_path_of_one_machine(stem: str) -> None:
     for path in (FOLDER / f"{stem}.py", FOLDER / f"{stem}.ipynb"):
         hits = re.findall(r"(?<![\w.:/])/(?:home|root|Users|tmp|work|mnt|content|kaggle)/[\w./-]*", path.read_text())
         assert hits == []
+
+
+@every
+def test_the_badge_opens_this_notebook_and_a_t4(stem: str) -> None:
+    """The badge below the title names the file it stands in; Colab's menu is set to what the presets are for."""
+    notebook = read(stem)
+    (path,) = re.findall(
+        r"colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/main/(\S+?)\)", notebook.cells[0].source
+    )
+    assert path == f"notebooks/{stem}.ipynb" and notebook.cells[0].source.splitlines()[2].startswith(
+        "[![Open in Colab]"
+    )
+    assert notebook.metadata["accelerator"] == "GPU" and notebook.metadata["colab"]["gpuType"] == "T4"
+
+
+@every
+def test_mxnb_is_installed_before_anything_is_imported(stem: str) -> None:
+    """pip that replaces an imported package makes Colab ask for a restart."""
+    first = next(cell for cell in read(stem).cells if cell.cell_type == "code")
+    assert first.metadata["tags"] == ["setup"] and first.metadata["cellView"] == "form"
+    names = [
+        alias.name for node in ast.walk(ast.parse(first.source)) if isinstance(node, ast.Import) for alias in node.names
+    ]
+    froms = [node.module or "" for node in ast.walk(ast.parse(first.source)) if isinstance(node, ast.ImportFrom)]
+    assert {name.split(".")[0] for name in (*names, *froms)} <= set(sys.stdlib_module_names)
+    assert "-c" in first.source and '"-U"' not in first.source and "--upgrade" not in first.source
+
+
+def test_badges_are_stamped_from_one_place(tmp_path: Path) -> None:
+    script = [sys.executable, "scripts/badges.py"]
+    done = subprocess.run([*script, "--check"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+    for part in ("notebooks", "scripts", "colab"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    for name in ("README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    assert subprocess.run([*script, "ann/rl-book"], capture_output=True, cwd=tmp_path).returncode == 0
+    for stem in STEMS:
+        text = (tmp_path / "notebooks" / f"{stem}.py").read_text()
+        assert text.count(f"github/ann/rl-book/blob/main/notebooks/{stem}.ipynb") == text.count("colab-badge") == 1
+        assert 'repository = "ann/rl-book"' in text
+        assert f"ann/rl-book/blob/main/notebooks/{stem}.ipynb" in (tmp_path / "README.md").read_text()
+    assert 'repository = "ann/rl-book"' in (tmp_path / "pyproject.toml").read_text()
+    again = subprocess.run([*script, "--check"], capture_output=True, text=True, cwd=tmp_path)
+    assert again.returncode == 0, again.stdout
+    assert subprocess.run([*script, "https://x"], capture_output=True, cwd=tmp_path).returncode == 1
