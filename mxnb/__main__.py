@@ -201,8 +201,10 @@ def _train(args: argparse.Namespace) -> Callable[[], int]:
     config = make_config(config_class, preset=preset, overrides=overrides)
     run_dir = Path(args.run_dir or default_run_dir(config, "", args.seed))
     expect = presets.PRESETS[args.agent][preset]["expect"]
-    announce(Parameters(config, preset, args.seed, run_dir, args.resume), why, expect)
-    agent, env = mxnb.build(config)
+    p = Parameters(config, preset, args.seed, run_dir, args.resume, auto=why.startswith("auto"))
+    announce(p, why, expect)
+    built = mxnb.plan(p) if p.auto else None
+    agent, env = (built.agent, built.env) if built else mxnb.build(config)
     check_run(agent, run_dir, args.seed, args.resume, args.init_from)
     wandb = _wandb(args)
 

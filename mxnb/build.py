@@ -135,12 +135,18 @@ def plan(p: Any, device: str = "", *, shrink: bool | None = None) -> Plan:
     """
     from mxnb.config import Parameters
     from mxnb.run import memory
+    from mxnb.run.folder import planned_before, read_status
 
-    given = isinstance(p, Parameters)
-    found = memory.plan(
-        p.config if given else p, build, device, shrink=p.auto if given and shrink is None else bool(shrink)
-    )
-    return replace(found, parameters=replace(p, config=found.config)) if given else found
+    if not isinstance(p, Parameters):
+        return memory.plan(p, build, device, shrink=bool(shrink))
+    config, shrink = p.config, p.auto if shrink is None else shrink
+    if shrink and p.resume and (before := planned_before(p.run_dir)):
+        origins = dict(config.origins) | dict.fromkeys(before, "plan: as this run was begun")
+        config, shrink = replace(config, **before, origins=origins).resolve(), False
+        print(f"memory: this run goes on as it was planned: {', '.join(f'{k} = {v}' for k, v in before.items())}")
+    finished = p.resume and read_status(p.run_dir) == "done"  # is shown, and needs no program
+    found = memory.plan(config, build, device, shrink=shrink and not finished, ahead=not finished)
+    return replace(found, parameters=replace(p, config=found.config))
 
 
 _OWN = "where the environment, network or agent is your own, give the agent: load_policy(run_dir, agent=agent)"

@@ -357,11 +357,16 @@ def _shell() -> Any:
     return get_ipython()
 
 
+LATER = {"num_microbatches": 1, "remat": False, "compute_dtype": "float32"}
+"""Fields that were added later, each with what was done before: runs from before go on, in the same folder."""
+
+
 def default_run_dir(config: Any, notebook: str, seed: int) -> Path:
     """$MXNB_RUN_DIR, else papermill_runs/local/<notebook, or runs>/<hash of the configuration>-s<seed>."""
     if os.environ.get("MXNB_RUN_DIR"):
         return Path(os.environ["MXNB_RUN_DIR"])
-    digest = hashlib.sha256(json.dumps(as_json(config), sort_keys=True).encode()).hexdigest()[:10]
+    told = {name: value for name, value in as_json(config).items() if name not in LATER or LATER[name] != value}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:10]
     return run_root() / (notebook or "runs") / f"{digest}-s{seed}"
 
 

@@ -13,11 +13,13 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,8 +31,10 @@ GOOD, NOTE, BAD = "ok", "note", "broken"
 _SIGNS = {GOOD: "✓", NOTE: "·", BAD: "✗"}
 _COLOURS = {GOOD: "#009E73", NOTE: "#757575", BAD: "#D55E00"}
 _DRIVE = Path("/content/drive/MyDrive")
+_TPU_LOCK = "/tmp/libtpu_lockfile"
 _CHIPS = ("/dev/accel*", "/dev/vfio/[0-9]*")  # a TPU's, which one process at a time may open
-_LEAST_DISK = 2e9  # bytes: the largest preset's checkpoints twice over, or a wheel of jax
+_LEAST_DISK = 5e9  # bytes that the largest preset may use
+_NEEDED = ("flax", "optax", "orbax-checkpoint", "gymnax", "craftax", "numpy")
 _ASK = (
     "import json, jax; print(json.dumps([[d.platform, d.device_kind, (d.memory_stats() or {}).get('bytes_limit')] "
     "for d in jax.local_devices()]))"
@@ -103,7 +107,14 @@ def doctor() -> Checkup:
         try:
             rows.append(look())
         except Exception as error:  # a doctor who faints helps nobody
-            rows.append(Row(name, BAD, f"could not be looked at: {type(error).__name__}: {error}", "report this"))
+            rows.append(
+                Row(
+                    name,
+                    BAD,
+                    f"could not be looked at: {type(error).__name__}: {error}",
+                    f"look at the cause, {type(error).__name__}; the other rows stand",
+                )
+            )
     return Checkup(tuple(rows))
 
 
@@ -126,11 +137,27 @@ def _jax() -> Row:
     jax, jaxlib = _installed("jax"), _installed("jaxlib")
     if not jax or not jaxlib:
         return Row("jax", BAD, f"jax {jax or 'is missing'}, jaxlib {jaxlib or 'is missing'}", "pip install jax")
-    if tuple(map(int, jax.split(".")[:2])) < (0, 7):
+    if _numbers(jax) < (0, 7, 2):
         return Row("jax", BAD, f"jax {jax} is too old", "pip install 'jax>=0.7.2', before anything imports it")
-    if jax != jaxlib:
+    if _numbers(jax)[:2] != _numbers(jaxlib)[:2]:
         return Row("jax", BAD, f"jax {jax} beside jaxlib {jaxlib}", f"pip install jaxlib=={jax}, then restart")
-    return Row("jax", GOOD, f"jax and jaxlib {jax}, flax {_installed('flax') or 'missing'}")
+    running = getattr(_imported_jax(), "__version__", jax)
+    if running != jax:
+        words = f"jax {running} is running, and {jax} is installed"
+        return Row("jax", BAD, words, "restart (in Colab: Runtime > Restart)")
+    if missing := [name for name in _NEEDED if not _installed(name)]:
+        return Row("jax", BAD, f"jax {jax}; missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+    return Row("jax", GOOD, f"jax {jax}, jaxlib {jaxlib}, flax {_installed('flax')}")
+
+
+def _imported_jax() -> Any:
+    """The module, where something has imported it."""
+    return sys.modules.get("jax")
+
+
+def _numbers(version_: str) -> tuple[int, ...]:
+    """0.7.2rc1 as (0, 7, 2)."""
+    return tuple(int(re.match(r"\d*", part)[0] or 0) for part in version_.split(".")[:3])  # type: ignore[index]
 
 
 def _plugins() -> Row:
@@ -147,23 +174,35 @@ def _plugins() -> Row:
     if not cuda and shutil.which("nvidia-smi"):
         words = "there is an NVIDIA driver, and jax has no CUDA plug-in"
         return Row("plug-ins", BAD, words, f"pip install 'jax[cuda12]=={jaxlib}', then restart")
+    if _chips() and not _installed("libtpu"):
+        return Row(
+            "plug-ins", BAD, "there is a TPU, and jax has no libtpu", f"pip install 'jax[tpu]=={jaxlib}', then restart"
+        )
     told = [f"{name} {found}" for name, found in {**cuda, "libtpu": _installed("libtpu")}.items() if found]
     return Row("plug-ins", GOOD if told else NOTE, ", ".join(told) or "none: jax runs on the CPU")
 
 
 def _devices() -> Row:
-    if holder := _chip_holder():
-        words = f"a TPU is here, and process {holder} holds it; one process owns the chip"
-        return Row("devices", BAD, words, f"end that process (kill {holder.split()[0]}), or set JAX_PLATFORMS=cpu")
-    found = _asked_here() if _initialised() else _asked_elsewhere()
-    kinds = sorted(set(found), key=str)
+    only_cpu = os.environ.get("JAX_PLATFORMS", "") == "cpu"
+    holder = "" if only_cpu or _initialised() else _chip_holder()
+    if holder:
+        words = f"a TPU is here, and {holder} holds it; one process owns the chip"
+        pid = holder.split()[1]
+        return Row("devices", BAD, words, f"end it (kill {pid}), or set JAX_PLATFORMS=cpu before Python starts")
+    try:
+        found = _asked_here() if _initialised() else _asked_elsewhere()
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        named = os.environ.get("JAX_PLATFORMS", "")
+        mend = f"unset JAX_PLATFORMS (it is {named!r})" if named else "restart; then look at the rows above"
+        return Row("devices", BAD, f"jax cannot open its devices: {str(error)[-300:]}", mend)
     told = []
-    for where, kind, limit in kinds:
+    for where, kind, limit in sorted(set(found), key=str):
         count = sum(one[1] == kind for one in found)
         room = f", {limit / 2**30:.1f} GiB usable" if limit else ""
         told.append(f"{f'{count} x ' if count > 1 else ''}{kind if where != 'cpu' else 'CPU'}{room}")
     words = "; ".join(told)
-    if os.environ.get("COLAB_GPU", "0") not in ("", "0") and all(one[0] == "cpu" for one in found):
+    gpu = os.environ.get("COLAB_GPU", "0") not in ("", "0")
+    if gpu and not only_cpu and all(one[0] == "cpu" for one in found):
         return Row("devices", BAD, f"this runtime has a GPU, and jax sees {words}", "Runtime > Disconnect and delete")
     return Row("devices", GOOD, words)
 
@@ -187,25 +226,27 @@ def _asked_elsewhere() -> list[tuple[str, str, int | None]]:
     """The devices as another process sees them; RuntimeError with the last line it wrote where it fails."""
     more = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # only looking
     done = subprocess.run(
-        [sys.executable, "-c", _ASK], capture_output=True, text=True, timeout=180, env=os.environ | more, check=False
+        [sys.executable, "-c", _ASK], capture_output=True, text=True, timeout=90, env=os.environ | more, check=False
     )
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
-        raise RuntimeError(f"jax cannot open its devices: {lines[-1]}")
+        raise RuntimeError(lines[-1])
     return [tuple(one) for one in json.loads(done.stdout.strip().splitlines()[-1])]
 
 
+def _chips() -> set[str]:
+    return {str(path) for pattern in _CHIPS for path in Path("/").glob(pattern[1:])}
+
+
 def _chip_holder() -> str:
-    """Another process that has a TPU open, as "PID (name)"; "" where there is none."""
-    chips = {str(path) for pattern in _CHIPS for path in Path("/").glob(pattern[1:])}
-    if not chips:
-        return ""
-    for folder in Path("/proc").glob("[0-9]*"):
-        if int(folder.name) == os.getpid():
-            continue
-        for link in _links(folder / "fd"):
-            if link in chips:
-                return f"{folder.name} ({(folder / 'comm').read_text().strip()})"
+    """Another process that has a TPU open, as "process PID (name)"; "" where none is seen."""
+    chips = _chips()
+    for folder in Path("/proc").glob("[0-9]*") if chips else ():
+        if int(folder.name) != os.getpid() and any(link in chips for link in _links(folder / "fd")):
+            return f"process {folder.name} ({(folder / 'comm').read_text().strip()})"
+    lock = Path(_TPU_LOCK)  # libtpu's own, which other users' processes leave too
+    if chips and lock.exists() and not os.access(lock, os.W_OK):
+        return f"process ? (of another user, by {lock})"
     return ""
 
 
@@ -229,6 +270,10 @@ def _memory_share() -> Row:
     if os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "").lower() in ("false", "0"):
         return Row("memory share", NOTE, "a GPU's memory is taken as it is needed (slower, and it may fragment)")
     share = new or old or "0.75"
+    if not re.fullmatch(r"0?\.\d+|1(\.0*)?", share):
+        return Row(
+            "memory share", BAD, f"the share {share!r} is no number from 0 to 1", "set it to 0.75, say, or unset it"
+        )
     return Row("memory share", GOOD, f"of a GPU, jax takes {float(share):.0%} at its first use")
 
 
@@ -250,8 +295,10 @@ def _textures() -> Row:
         return Row("Craftax textures", BAD, "craftax is missing", "pip install 'craftax>=1.6'")
     home = Path(spec.origin).parent
     missing = []
+    own = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mxnb"
     for part, name in (("craftax_classic", "texture_cache_classic.pbz2"), ("craftax", "texture_cache.pbz2")):
         path = home / part / "assets" / name
+        path = path if os.access(path.parent, os.W_OK) else own / name  # as mxnb.envs.craftax chooses
         if not path.exists():
             missing.append("Classic" if "classic" in name else "full")
             continue
@@ -260,8 +307,8 @@ def _textures() -> Row:
                 while file.read(1 << 20):
                     pass
         except (OSError, EOFError):
-            mend = f"delete {path.name} in {path.parent}; it is made again at the first use"
-            return Row("Craftax textures", BAD, f"{name} is damaged", mend)
+            mend = f"nothing to do (or delete {path.name} in {path.parent})"
+            return Row("Craftax textures", BAD, f"{name} is damaged; mxnb makes it again at the first use", mend)
     if missing:
         words = f"not made yet for {' and '.join(missing)}: about a minute each, at the first use"
         return Row("Craftax textures", NOTE, words)
@@ -269,7 +316,11 @@ def _textures() -> Row:
 
 
 def _cache() -> Row:
-    folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or _default_cache())
+    config = getattr(_imported_jax(), "config", None)
+    told = getattr(config, "jax_compilation_cache_dir", None) or os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if told and "://" in str(told):
+        return Row("compile cache", NOTE, f"in a bucket, {told}, so every process pays for reading it")
+    folder = Path(told or _default_cache())
     if folder.is_relative_to(_DRIVE):
         mend = "unset JAX_COMPILATION_CACHE_DIR; to keep it, copy it there and back as colab/README.md says"
         return Row("compile cache", BAD, "on Drive, where each program is read over the network", mend)
@@ -281,7 +332,10 @@ def _cache() -> Row:
         mend = f"chmod o-w {folder}"
         return Row("compile cache", BAD, "everybody may write there, and what is there is run", mend)
     files = [path for path in folder.rglob("*") if path.is_file()] if folder.exists() else []
-    size = sum(path.stat().st_size for path in files)
+    size = 0
+    for path in files:
+        with suppress(OSError):  # another process has cleared it away
+            size += path.stat().st_size
     return Row("compile cache", GOOD, f"{len(files)} files, {size / 1e6:.0f} MB in {folder}")
 
 

@@ -17,6 +17,7 @@ import mxnb
 
 doctor = importlib.import_module("mxnb.doctor")
 VERSIONS = {"jax": "0.9.1", "jaxlib": "0.9.1", "flax": "0.12.0", "distrax": "0.1.9", "wandb": "0.31.0"}
+VERSIONS |= dict.fromkeys(("optax", "orbax-checkpoint", "gymnax", "craftax", "numpy"), "1.0")
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +37,8 @@ def a_plain_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     monkeypatch.setenv("MXNB_RUN_DIR", str(tmp_path / "runs"))
     monkeypatch.setattr(doctor, "_CHIPS", (f"{tmp_path}/dev/accel*",))
+    monkeypatch.setattr(doctor, "_TPU_LOCK", f"{tmp_path}/libtpu_lockfile")
+    monkeypatch.setattr(doctor, "_imported_jax", lambda: None)
     monkeypatch.setattr(doctor, "_DRIVE", tmp_path / "drive" / "MyDrive")
     monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
 
@@ -79,7 +82,8 @@ def test_devices_that_are_open_here_are_asked_here(monkeypatch: pytest.MonkeyPat
     ("look", "versions", "words", "mend"),
     [
         ("_jax", {"jax": ""}, "jax is missing", "pip install jax"),
-        ("_jax", {"jax": "0.6.2", "jaxlib": "0.6.2"}, "jax 0.6.2 is too old", "jax>=0.7.2"),
+        ("_jax", {"jax": "0.7.1", "jaxlib": "0.7.1"}, "jax 0.7.1 is too old", "jax>=0.7.2"),
+        ("_jax", {"gymnax": "", "flax": ""}, "missing: flax, gymnax", "pip install flax gymnax"),
         ("_jax", {"jaxlib": "0.8.0"}, "jax 0.9.1 beside jaxlib 0.8.0", "pip install jaxlib==0.9.1"),
         ("_plugins", {"jax_metal": "0.1.1"}, "jax-metal 0.1.1 lacks", "set JAX_PLATFORMS=cpu"),
         ("_plugins", {"jax_cuda12_plugin": "0.8.0"}, "beside jaxlib 0.9.1", "pip install jax-cuda12-plugin==0.9.1"),
@@ -94,6 +98,13 @@ def test_packages_that_do_not_fit(
     installed(monkeypatch, **versions)
     row = getattr(doctor, look)()
     assert row.state == "broken" and words in row.words and mend in row.mend
+
+
+def test_a_jax_that_was_replaced_while_it_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch)
+    monkeypatch.setattr(doctor, "_imported_jax", lambda: SimpleNamespace(__version__="0.7.2"))
+    row = doctor._jax()
+    assert row.words == "jax 0.7.2 is running, and 0.9.1 is installed" and row.mend.startswith("restart")
 
 
 def test_an_old_python(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +138,19 @@ def test_a_tpu_that_another_process_holds_is_left_alone(monkeypatch: pytest.Monk
         row = doctor._devices()
         holder.kill()
     assert row.state == "broken" and f"process {holder.pid} (" in row.words and f"kill {holder.pid}" in row.mend
+    installed(monkeypatch)
+    assert "jax[tpu]==0.9.1" in doctor._plugins().mend
+
+
+def test_a_cpu_asked_for_is_no_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the red rows of TPU and GPU name as a mend makes them green."""
+    monkeypatch.setattr(doctor, "_chip_holder", lambda: "process 7 (python)")
+    monkeypatch.setattr(doctor, "_asked_elsewhere", lambda: [("cpu", "cpu", None)])
+    monkeypatch.setattr(doctor, "_initialised", lambda: False)
+    monkeypatch.setenv("COLAB_GPU", "1")
+    assert doctor._devices().state == "broken"
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert doctor._devices() == doctor.Row("devices", "ok", "CPU")
 
 
 def test_devices_that_cannot_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,10 +159,20 @@ def test_devices_that_cannot_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     found = doctor.doctor()
     (row,) = [row for row in found.rows if row.name == "devices"]
     assert row.state == "broken" and "jax cannot open its devices" in row.words and not found.ok
+    assert row.mend == "unset JAX_PLATFORMS (it is 'rocm')"
+
+    def late() -> Any:
+        raise subprocess.TimeoutExpired("python", 90)
+
+    monkeypatch.delenv("JAX_PLATFORMS")
+    monkeypatch.setattr(doctor, "_asked_elsewhere", late)
+    assert "timed out after 90 seconds" in doctor._devices().words and doctor._devices().mend.startswith("restart")
 
 
 def test_colab_with_a_gpu_that_jax_does_not_see(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLAB_GPU", "1")
+    monkeypatch.setattr(doctor, "_asked_elsewhere", lambda: [("cpu", "cpu", None)])
+    monkeypatch.setattr(doctor, "_initialised", lambda: False)
     row = doctor._devices()
     assert row.state == "broken" and "this runtime has a GPU, and jax sees CPU" in row.words
 
@@ -150,6 +184,8 @@ def test_memory_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
     assert doctor._memory_share().mend == "unset XLA_PYTHON_CLIENT_MEM_FRACTION, the older name"
     monkeypatch.delenv("XLA_CLIENT_MEM_FRACTION")
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "85%")
+    assert "'85%' is no number" in doctor._memory_share().words and doctor._memory_share().state == "broken"
     monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     assert doctor._memory_share().state == "note"
     monkeypatch.setitem(sys.modules, "tensorflow", ModuleType("tensorflow"))
@@ -182,7 +218,7 @@ def test_textures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     torn = home / "craftax" / "assets" / "texture_cache.pbz2"
     torn.write_bytes(whole[:5000])
     row = doctor._textures()
-    assert row.state == "broken" and row.mend.startswith("delete texture_cache.pbz2 in ")
+    assert row.state == "broken" and "delete texture_cache.pbz2 in " in row.mend
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     assert doctor._textures().state == "broken"
 
@@ -200,13 +236,16 @@ def test_compile_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert "over the network" in doctor._cache().words
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "one"))
     assert doctor._cache().state == "broken"  # a file
+    chosen = SimpleNamespace(config=SimpleNamespace(jax_compilation_cache_dir="gs://bucket/jax"))
+    monkeypatch.setattr(doctor, "_imported_jax", lambda: chosen)
+    assert doctor._cache().state == "note" and "gs://bucket/jax" in doctor._cache().words
 
 
 def test_a_full_disk_and_one_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor._disk().state == "ok"
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=4e9))
     row = doctor._disk()
-    assert row.state == "broken" and "1.0 GB free" in row.words and "MXNB_RUN_DIR" in row.mend
+    assert row.state == "broken" and "4.0 GB free" in row.words and "MXNB_RUN_DIR" in row.mend
     monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
     assert "cannot be written" in doctor._disk().words
 
@@ -243,4 +282,4 @@ def test_a_look_that_fails_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     found = doctor.doctor()
     (row,) = [row for row in found.rows if row.name == "disk"]
     assert row.state == "broken" and "RuntimeError: no" in row.words
-    assert str(found).endswith("1 of 11 rows need a mend") and "<b>Mend:</b> report this" in found._repr_html_()
+    assert str(found).endswith("1 of 11 rows need a mend") and "<b>Mend:</b> look at the cause" in found._repr_html_()

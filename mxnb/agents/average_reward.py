@@ -21,7 +21,7 @@ from flax import struct
 
 from mxnb.agents import ppo_rnn
 from mxnb.agents.api import Agent, Health
-from mxnb.agents.on_policy import HEALTH, acted, adam, choose, env_action, head_of, layer_dtype, mean
+from mxnb.agents.on_policy import HEALTH, acted, adam, choose, env_action, head_of, mean, own_network
 from mxnb.agents.ppo import Transition
 from mxnb.agents.ppo_rnn import PPORnnConfig
 from mxnb.agents.scales import first_policy
@@ -203,9 +203,10 @@ def average_reward(config: AverageRewardConfig, env: Env, network: Any = None) -
     if network is None:
         sizes = (config.hidden_dim, config.num_layers, len(spec.obs_shape), config.shared_layers)
         kind = RecurrentActorCritic if config.recurrent else FeedForwardActorCritic
-        options = {"gaussian": head["gaussian"], "remat": config.remat, "dtype": layer_dtype(config.compute_dtype)}
+        options = {"gaussian": head["gaussian"], "remat": config.remat, "dtype": jnp.dtype(config.compute_dtype)}
         network = kind(head["num_outputs"], *sizes, **options)
     else:
+        own_network(config)
         ppo_rnn.check_recurrent(spec, config, network)
     venv = vectorise(env, config.num_envs)
     batch = config.num_envs * config.num_steps

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -58,13 +57,10 @@ def head_of(spec: Spec) -> dict[str, Any]:
     return {"num_outputs": len(finite_bounds(spec)[0]), "gaussian": True}
 
 
-def layer_dtype(name: str) -> Any:
-    """What layers compute in, by its name in a Config; ValueError for another name, and for bfloat16 on a T4."""
-    if name not in ("float32", "bfloat16"):
-        raise ValueError(f"compute_dtype is {name!r}; use 'float32' or 'bfloat16'")
-    if name == "bfloat16" and "T4" in jax.devices()[0].device_kind:
-        raise ValueError("compute_dtype is 'bfloat16', and a T4 only imitates it, slower than float32; use 'float32'")
-    return jnp.dtype(name)
+def own_network(config: Any) -> None:
+    """ValueError where a network of one's own is given together with options for those that are built here."""
+    if config.compute_dtype != "float32" or getattr(config, "remat", False):
+        raise ValueError("compute_dtype and remat are for the networks built here; say so in a network of your own")
 
 
 def check_network(spec: Spec, outputs: Any, lead: tuple[int, ...]) -> None:

@@ -26,8 +26,8 @@ from mxnb.agents.on_policy import (
     distribution,
     env_action,
     head_of,
-    layer_dtype,
     mean,
+    own_network,
     pool,
     tick_sums,
 )
@@ -171,6 +171,8 @@ def _out_of_range(config: PPOConfig) -> list[str]:
     problems = [f"{name} is {getattr(c, name)}; use at least 1" for name in counts if getattr(c, name) < 1]
     shares = ("discount", "lambda_")
     problems += [f"{n} is {getattr(c, n)}; use a number from 0 to 1" for n in shares if not 0 <= getattr(c, n) <= 1]
+    if c.compute_dtype not in ("float32", "bfloat16"):
+        problems.append(f"compute_dtype is {c.compute_dtype!r}; use 'float32' or 'bfloat16'")
     problems += [
         f"{n} is {getattr(c, n)}; use more than 0" for n in ("clip_eps", "max_grad_norm") if getattr(c, n) <= 0
     ]
@@ -364,9 +366,10 @@ def parts(config: PPOConfig, env: Env, network: Any = None) -> tuple[Any, VecEnv
     head = head_of(spec)
     if network is None:
         sizes = (config.hidden_dim, config.num_layers, len(spec.obs_shape), config.shared_layers)
-        dtype = layer_dtype(config.compute_dtype)
+        dtype = jnp.dtype(config.compute_dtype)
         network = ActorCritic(head["num_outputs"], *sizes, gaussian=head["gaussian"], dtype=dtype)
     else:
+        own_network(config)
         obs = jnp.zeros((2, *spec.obs_shape), spec.obs_dtype)
         check_network(spec, jax.eval_shape(network.init_with_output, jax.random.key(0), obs)[0], (2,))
     return network, vectorise(env, config.num_envs), adam(config, config.num_updates)

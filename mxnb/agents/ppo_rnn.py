@@ -26,8 +26,8 @@ from mxnb.agents.on_policy import (
     distribution,
     env_action,
     head_of,
-    layer_dtype,
     mean,
+    own_network,
     pool,
     tick_sums,
 )
@@ -213,9 +213,10 @@ def ppo_rnn(config: PPORnnConfig, env: Env, network: Any = None) -> Agent:
     head = head_of(spec)
     if network is None:
         sizes = (config.hidden_dim, config.num_layers, len(spec.obs_shape), config.shared_layers)
-        options = {"gaussian": head["gaussian"], "remat": config.remat, "dtype": layer_dtype(config.compute_dtype)}
+        options = {"gaussian": head["gaussian"], "remat": config.remat, "dtype": jnp.dtype(config.compute_dtype)}
         network = RecurrentActorCritic(head["num_outputs"], *sizes, **options)
     else:
+        own_network(config)
         check_recurrent(spec, config, network)
     venv = vectorise(env, config.num_envs)
     optimiser = adam(config, config.num_updates)

@@ -24,7 +24,7 @@ from mxnb.run import checkpoint
 from mxnb.run.archive import in_colab, minutes_from, set_archive_aside
 from mxnb.run.folder import check_numbers, check_run, prepare, read_status, read_update, set_aside, shown, write_status
 from mxnb.run.lock import locked
-from mxnb.run.memory import check_memory, words
+from mxnb.run.memory import check_dtype, check_memory, words
 from mxnb.run.metrics import final_metrics, judge, to_rows
 from mxnb.run.mirror import check_options, mirror, unsent
 from mxnb.run.program import MAX_ROWS, updates
@@ -114,6 +114,7 @@ def fit(
     saving, evals = (minutes, save_updates), (evaluate, eval_updates)
     with locked(run_dir), _signals() as stop:
         check_memory(agent)
+        check_dtype(agent)
         fetch(agent, run_dir, seed, init_from)
         about = prepare(agent, run_dir, seed, init_from)
         run = None
@@ -223,12 +224,13 @@ def _compile(agent: Any, run: Run) -> Any:
     """`updates(state, n)`, with a word on how long it took and what it will need."""
     program = updates(agent, _MAX_CHUNK)
     run.compile_seconds = program.traced + program.compiled
+    how = f"traced in {program.traced:.1f} s, compiled in {program.compiled:.1f} s"
     print(
-        f"traced in {program.traced:.1f} s, compiled in {program.compiled:.1f} s; "
+        f"{how if run.compile_seconds else 'compiled with the plan'}; "
         f"{agent.num_updates - run.update:,} updates of {agent.steps_per_update:,} steps to go",
         flush=True,
     )
-    print(words(agent), flush=True)
+    print(words(agent, program), flush=True)
     return program.call
 
 

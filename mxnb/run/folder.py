@@ -15,7 +15,9 @@ from typing import Any
 
 import jax
 
-from mxnb.config import SCHEMA, as_json, check_schema, policy_file, write_json
+from mxnb.config import LATER, SCHEMA, as_json, check_schema, policy_file, write_json
+
+PLANNED = "plan"  # how the origin of a field begins that was made smaller to fit the memory
 
 
 class Refused(ValueError):
@@ -49,6 +51,7 @@ def check_config(agent: Any, theirs: dict[str, Any], where: str, who: dict[str, 
     A Config may name the fields that a resumed run may change without becoming another run, as `harmless`.
     """
     ours = {**who, **json.loads(json.dumps(as_json(agent.config)))}
+    theirs = {**{name: before for name, before in LATER.items() if name in ours}, **theirs}
     differ = [k for k in sorted({*ours, *theirs}) if ours.get(k) != theirs.get(k)]
     words = {k: f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} asked for" for k in differ}
     if set(differ) - set(getattr(agent.config, "harmless", ())):
@@ -60,6 +63,18 @@ def check_config(agent: Any, theirs: dict[str, Any], where: str, who: dict[str, 
             "Use another run_dir, or the same values, or resume=False (--no-resume) to set that run aside."
         )
     return list(words.values())
+
+
+def planned_before(run_dir: Path) -> dict[str, Any]:
+    """Fields that an earlier plan made smaller for the run that is in `run_dir`, or archived from there."""
+    from mxnb.run.archive import archive_folder
+
+    for folder in (run_dir, archive_folder(run_dir)):
+        if folder is not None and (folder / "config.json").exists():
+            known = _load(folder / "config.json")
+            origins = known.get("origins", {})
+            return {k: v for k, v in known["config"].items() if str(origins.get(k, "")).startswith(PLANNED)}
+    return {}
 
 
 def _load(path: Path) -> dict[str, Any]:

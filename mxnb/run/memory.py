@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
 
-from mxnb.run.program import Program, first_state, made, updates
+from mxnb.run.folder import PLANNED
+from mxnb.run.program import Program, first_state, hand_over, updates
 
 SHARE = 0.7  # of the device's usable memory that a run is planned to stay under
 LIMITS = {"T4": 11.2 * 2**30, "v5e": 16e9}
 """Usable bytes of devices that are not here: a T4 at JAX's default (75 % of 15,360 MiB), a v5e chip's 16 GB."""
+_GROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _SMALLER = "use a smaller preset, or fewer environments"
 _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _PARTS = {"policy": "parameters", "slow": "parameters", "opt_state": "optimiser", "envs": "environments"}
@@ -27,6 +31,7 @@ class Budget:
     limit: int  # what the device lets programs use
     parts: Mapping[str, int]  # of the State: parameters, optimiser, environments, replay, the rest
     work: int  # what the programs need besides the State, at most
+    known: bool = True  # whether the platform says what its programs need; if not, work is 0
 
     @property
     def peak(self) -> int:
@@ -44,7 +49,8 @@ class Budget:
         return self.peak <= self.usable
 
     def __str__(self) -> str:
-        told = ", ".join(f"{name} {size(n)}" for name, n in (*self.parts.items(), ("work", self.work)))
+        told = ", ".join(f"{name} {size(n)}" for name, n in self.parts.items())
+        told += f", work {size(self.work) if self.known else 'unknown'}"
         limit = f"{size(self.limit)} usable on {self.device}, {size(self.usable)} of it planned for"
         return f"memory: {size(self.peak)} of {limit} ({told})"
 
@@ -62,11 +68,15 @@ class Plan:
 
 
 def device_bytes() -> int:
-    """Usable bytes: what the device reports as its limit; on a CPU the machine's memory."""
+    """Usable bytes: what the device reports as its limit; on a CPU the machine's memory, or what a container leaves."""
     stats = jax.devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return int(stats["bytes_limit"])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in _GROUPS:
+        with suppress(OSError, ValueError):  # another system, no such group, or "max"
+            found.append(int(Path(name).read_text()))
+    return min(found)
 
 
 def parts(agent: Any) -> dict[str, int]:
@@ -86,38 +96,64 @@ def measure(agent: Any, device: str = "", *, donate: bool = True) -> Budget:
     """Compiles the run's programs for the device that is here and reads how much memory they ask for.
 
     device: "" for the one that is here, or a name in `LIMITS`: its limit, and programs compiled for this one, which
-    is an estimate. A program's need is arguments + outputs + temporaries - what is used twice (donated buffers).
+    is an estimate. A program's need is arguments + outputs + temporaries - what is used twice (donated buffers). Where
+    compiling itself ends for want of memory (a TPU's compiler does), the work is the whole limit. `fit` takes the
+    programs over.
 
-    Raises ValueError for an unknown device.
+    Raises ValueError for an unknown device, and for bfloat16 on one without.
     """
-    return _budget(agent, device, (first_state(agent), updates(agent, donate=donate)))
+    check_dtype(agent, device)
+    try:
+        begin, run = first_state(agent), updates(agent, donate=donate)
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        name, limit = _device(device)
+        return Budget(name, limit, parts(agent), limit)
+    hand_over("init", agent, begin)
+    hand_over("updates", agent, run, donate=donate)
+    return _budget(agent, device, (begin, run))
 
 
 def _budget(agent: Any, device: str, programs: Sequence[Program]) -> Budget:
     name, limit = _device(device)
     found = parts(agent)
     state = sum(found.values())
-    asked = (
+    asked = [
         a.argument_size_in_bytes + a.output_size_in_bytes + a.temp_size_in_bytes - a.alias_size_in_bytes
         for program in programs
         if (a := program.call.memory_analysis()) is not None  # a platform without it
-    )
-    return Budget(name, limit, found, max(0, *asked, state) - state)
+    ]
+    return Budget(name, limit, found, max(0, *asked, state) - state if asked else 0, known=bool(asked))
 
 
-def plan(config: Any, build: Callable[[Any], Any], device: str = "", *, shrink: bool = True) -> Plan:
+def check_dtype(agent: Any, device: str = "") -> None:
+    """ValueError where layers shall compute in bfloat16 and the device (see `measure`) has none, only an imitation."""
+    if getattr(agent.config, "compute_dtype", "float32") != "bfloat16":
+        return
+    here = jax.devices()[0]
+    old = here.platform in ("gpu", "cuda") and float(getattr(here, "compute_capability", 8)) < 8
+    if device == "T4" or (not device and old):
+        name = device or here.device_kind
+        raise ValueError(f"compute_dtype is 'bfloat16', which {name} only imitates, slower than float32: use 'float32'")
+
+
+def plan(
+    config: Any, build: Callable[[Any], Any], device: str = "", *, shrink: bool = True, ahead: bool = True
+) -> Plan:
     """The configuration as it is where it fits; else, with `shrink`, the nearest smaller one that does.
 
     build(config) -> (agent, environment). In this order, each as far as it helps: a smaller replay, minibatches sent
     through the network in parts (the same batch), fewer imagined starts, half the environments or replayed sequences
-    (a smaller batch), half the network. Every change is printed.
+    (a smaller batch), half the network. What was given by hand stays as it is. Every change is printed. Without `ahead`
+    nothing is compiled: the budget has the State alone.
 
     Raises ValueError where even the smallest does not fit, or, without `shrink`, where the State alone does not.
     """
     agent, env = build(config)
     if not shrink:
         check_memory(agent, device)
-    budget, changes = measure(agent, device), []
+    budget, changes = measure(agent, device) if ahead else _budget(agent, device, ()), []
     for fields, words in _LEVERS:
         while shrink and not budget.fits:
             smaller = _smaller(config, fields)
@@ -125,14 +161,16 @@ def plan(config: Any, build: Callable[[Any], Any], device: str = "", *, shrink: 
                 break
             tried = build(smaller)
             less = measure(tried[0], device)
-            if less.peak > 0.95 * budget.peak:
+            if not less.fits and 0.95 * budget.peak < less.peak < less.limit:
                 break  # that is not where the bytes are
             told = words.format(**{name: getattr(smaller, name) for name in fields if hasattr(smaller, name)})
             changes.append(f"{size(budget.peak)} is too much for {size(budget.usable)}: {told}, {size(less.peak)}")
             print(f"memory: {changes[-1]}", flush=True)
             config, (agent, env), budget = smaller, tried, less
     if not budget.fits and shrink:
-        raise ValueError(f"{budget}; nothing smaller was found that fits: {_SMALLER}")
+        by_hand = [f"{k} = {getattr(config, k)}" for fields, _ in _LEVERS for k in fields if _given(config, k)]
+        kept = f" (given by hand, so kept: {', '.join(dict.fromkeys(by_hand))})" if by_hand else ""
+        raise ValueError(f"{budget}; nothing smaller was found that fits{kept}: {_SMALLER}")
     return Plan(config, agent, env, budget, tuple(changes))
 
 
@@ -140,26 +178,35 @@ _LEVERS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("replay_size",), "keeps {replay_size:,} rows"),
     (("num_microbatches",), "sends each minibatch through in {num_microbatches} parts (the same batch)"),
     (("starts",), "imagines from {starts} states"),
-    (("num_envs",), "takes {num_envs} environments (a smaller batch)"),
     (("batch_size", "starts"), "replays {batch_size} sequences (a smaller batch)"),
+    (("num_envs",), "takes {num_envs} environments (a smaller batch)"),
     (("hidden_dim", "units", "deter"), "takes layers of {hidden_dim} (a smaller network)"),
 )
-_LEAST = {"num_envs": 8, "hidden_dim": 32, "starts": 32, "batch_size": 4, "replay_size": 10_000}
+_LEAST = {"num_envs": 8, "hidden_dim": 32, "batch_size": 4, "replay_size": 10_000}
+
+
+def _given(config: Any, field: str) -> bool:
+    return config.origins.get(field) in ("parameter", "override")
 
 
 def _smaller(config: Any, fields: tuple[str, ...]) -> Any:
     """The configuration with those fields halved (parts doubled); None where that is too small or does not fit."""
-    if not hasattr(config, fields[0]):
+    if not hasattr(config, fields[0]) or any(_given(config, name) for name in fields):
         return None
     now = {name: getattr(config, name) for name in fields if hasattr(config, name)}
     new = {name: value * 2 if name == "num_microbatches" else value // 2 for name, value in now.items()}
+    if "batch_size" in new:  # as many neighbours as before, and two at least
+        new["starts"] = max(new["starts"], 2 * new["batch_size"])
     if any(value < _LEAST.get(name, 1) for name, value in new.items()):
         return None
-    origins = dict(config.origins) | dict.fromkeys(new, "plan: to fit the memory")
-    try:
-        return replace(config, **new, origins=origins).resolve()
-    except ValueError:
-        return None
+    fewer = {} if fields[0] != "num_envs" else {"num_microbatches": max(1, getattr(config, "num_microbatches", 1) // 2)}
+    for also in ({}, {k: v for k, v in fewer.items() if hasattr(config, k)}):  # half the rows may not divide as before
+        origins = dict(config.origins) | dict.fromkeys({**new, **also}, f"{PLANNED}: to fit the memory")
+        try:
+            return replace(config, **new, **also, origins=origins).resolve()
+        except ValueError:
+            pass
+    return None
 
 
 def _device(device: str) -> tuple[str, int]:
@@ -197,12 +244,12 @@ def _allowed(config: Any, replay_size: int) -> bool:
     return True
 
 
-def words(agent: Any) -> str:
-    """The budget of what was compiled, in a line, and a warning where it leaves too little room."""
-    budget = _budget(agent, "", made(agent))
+def words(agent: Any, program: Program) -> str:
+    """The budget of the program that is going to run, in a line; a warning where it leaves too little room."""
+    budget = _budget(agent, "", (program,))
     if budget.fits:
         return str(budget)
-    return f"{budget}\nwarning: the run may end for want of memory: {_SMALLER}, or let mxnb.plan choose"
+    return f"{budget}\nwarning: the run may end for want of memory: {_SMALLER}"
 
 
 def size(count: float) -> str:

@@ -20,8 +20,9 @@ class Program(NamedTuple):
     compiled: float  # seconds
 
 
-# The newest of each kind with its agent: a plan reads a program's memory before `fit` runs the same program.
-_kept: dict[str, tuple[Any, tuple[Any, ...], Program]] = {}
+# A plan reads the memory of the programs that `fit` is going to run. They wait here to be taken once: who trains the
+# same agent again traces it again, for its functions may be other ones by then.
+_waiting: dict[str, tuple[Any, tuple[Any, ...], Program]] = {}
 
 
 def first_state(agent: Any) -> Program:
@@ -56,17 +57,16 @@ def updates(agent: Any, rows: int = MAX_ROWS, donate: bool = True) -> Program:
     return _program("updates", agent, (rows, donate), updates, (state, jnp.int32(1)))
 
 
-def made(agent: Any) -> list[Program]:
-    """The programs of this agent that are there already, newest of each kind."""
-    return [program for whose, _, program in _kept.values() if whose is agent]
+def hand_over(kind: str, agent: Any, program: Program, rows: int = MAX_ROWS, donate: bool = True) -> None:
+    """Lets the next `first_state(agent)` ("init") or `updates(agent, rows, donate)` ("updates") have this program."""
+    _waiting[kind] = (agent, (rows, donate) if kind == "updates" else (), program._replace(traced=0.0, compiled=0.0))
 
 
 def _program(kind: str, agent: Any, options: tuple[Any, ...], function: Any, arguments: tuple[Any, ...]) -> Program:
-    if kind in _kept and _kept[kind][0] is agent and _kept[kind][1] == options:
-        return _kept[kind][2]
+    whose, known, program = _waiting.pop(kind, (None, (), None))
+    if program is not None and whose is agent and known == options:
+        return program
     started = time.perf_counter()
     lowered = function.trace(*arguments).lower()
     traced = time.perf_counter()
-    made = Program(lowered.compile(), traced - started, time.perf_counter() - traced)
-    _kept[kind] = (agent, options, made)
-    return made
+    return Program(lowered.compile(), traced - started, time.perf_counter() - traced)

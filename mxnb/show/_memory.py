@@ -27,7 +27,7 @@ def budget(plan: Any) -> Figure:
     the compiled programs need besides the state: rollouts, activations, gradients.
     """
     found = getattr(plan, "budget", plan)
-    parts = {name: size for name, size in {**found.parts, "work": found.work}.items() if size >= _KIB}
+    parts = {name: size for name, size in {**found.parts, "work": found.work}.items() if size >= min(_KIB, found.peak)}
     fig = new_figure(height=2.45)
     share, kinds = fig.subplots(2, 1, height_ratios=(1, 1))
     style(share, f"{in_words(found.peak)} of {in_words(found.limit)} usable on {found.device}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import PPO_SIZES, assert_same_bits, masked
@@ -14,7 +16,9 @@ from mxnb.agents.average_reward import AverageRewardConfig, average_reward
 from mxnb.agents.ppo import PPOConfig, ppo
 from mxnb.agents.ppo_rnn import PPORnnConfig, ppo_rnn
 from mxnb.envs.survival import survival
-from mxnb.run.memory import measure
+from mxnb.networks.actor_critic import ActorCritic
+from mxnb.run.memory import check_dtype, measure
+from mxnb.run.program import updates
 
 MAKERS = {
     "ppo": (PPOConfig, ppo),
@@ -76,18 +80,44 @@ def test_bfloat16_is_near_and_keeps_float32_parameters() -> None:
         assert {str(x.dtype) for x in jax.tree.leaves(other.policy["params"])} == {"float32"}
         a, b = (float(m["train/entropy"].total / m["train/entropy"].count) for m in (seen, also))
         assert a == pytest.approx(b, rel=0.05), name
+        start = jax.tree.leaves(jax.jit(agent.init)(jax.random.key(0)).policy)
+        moves = [
+            np.concatenate([np.ravel(x - begun) for x, begun in zip(jax.tree.leaves(s.policy), start, strict=True)])
+            for s in (plain, other)
+        ]
+        alike = moves[0] @ moves[1] / np.linalg.norm(moves[0]) / np.linalg.norm(moves[1])
+        assert alike > 0.9, f"{name}: what was learned in bfloat16 points elsewhere ({alike:.2f})"
         text = jax.jit(agent.step).lower(plain).as_text()
         assert "bf16" in text, f"{name} computes nothing in bfloat16"
         assert "bf16" not in jax.jit(built(name).step).lower(plain).as_text()
 
 
-def test_a_t4_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    class T4:
-        device_kind = "Tesla T4"
-
-    monkeypatch.setattr(jax, "devices", lambda: [T4()])
-    with pytest.raises(ValueError, match="a T4 only imitates it"):
+def test_a_device_without_bfloat16_is_told_before_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a run begins or is planned, not where a policy that was trained elsewhere is loaded."""
+    agent = built("ppo", compute_dtype="bfloat16")
+    with pytest.raises(ValueError, match="'bfloat16', which T4 only imitates, slower than float32: use 'float32'"):
+        measure(agent, "T4")
+    for kind, capability, old in (("Tesla T4", "7.5", True), ("NVIDIA A100", "8.0", False)):
+        here = SimpleNamespace(platform="gpu", device_kind=kind, compute_capability=capability)
+        monkeypatch.setattr(jax, "devices", lambda here=here: [here])
         built("ppo", compute_dtype="bfloat16")
+        if old:
+            with pytest.raises(ValueError, match="which Tesla T4 only imitates"):
+                check_dtype(agent)
+        else:
+            check_dtype(agent)
+        check_dtype(built("ppo"))
+
+
+def test_donated_buffers_change_no_bit() -> None:
+    agent = built("ppo")
+    kept, given = (updates(agent, donate=donate).call for donate in (False, True))
+    state = jax.device_put(jax.jit(agent.init)(jax.random.key(0)), jax.devices()[0])
+    first = kept(state, jnp.int32(2))
+    again = kept(state, jnp.int32(2))  # the state is still there
+    assert_same_bits(first, again)
+    assert_same_bits(first, given(state, jnp.int32(2)))
+    assert all(x.is_deleted() for x in jax.tree.leaves(state.policy))
 
 
 def test_what_does_not_divide_or_exist_is_refused() -> None:
@@ -98,7 +128,9 @@ def test_what_does_not_divide_or_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="num_microbatches is 0; use at least 1"):
         built("ppo", num_microbatches=0)
     with pytest.raises(ValueError, match="compute_dtype is 'float16'; use 'float32' or 'bfloat16'"):
-        built("ppo", compute_dtype="float16")
+        PPOConfig(compute_dtype="float16").resolve()
+    with pytest.raises(ValueError, match="are for the networks built here"):
+        ppo(PPOConfig(**SIZES | {"compute_dtype": "bfloat16"}), masked(), ActorCritic(4))
 
 
 @pytest.mark.parametrize(("name", "lever"), [*LEVERS[:3], ("ppo", "donate"), ("ppo", "packed")])

@@ -400,6 +400,26 @@ def test_resuming_needs_no_other_program(tmp_path: Path, chunks: Any) -> None:
     assert texts[0] == texts[1]
 
 
+def test_a_run_from_before_a_field_was_added_goes_on(tmp_path: Path, chunks: Any) -> None:
+    """Its config.json and its checkpoints lack the field; what was done then is what the field's default does."""
+    from mxnb.config import LATER, as_json, default_run_dir
+    from mxnb.run.folder import check_config
+
+    chunks(1)
+    agent = ppo(PPO, masked())
+    fit(agent, tmp_path, hooks=[stop_at(2)])
+    path = tmp_path / "config.json"
+    told = json.loads(path.read_text())
+    told["config"] = {k: v for k, v in told["config"].items() if k not in LATER}
+    path.write_text(json.dumps(told))
+    assert len(told["config"]) < len(as_json(PPO)) and check_config(agent, told["config"], "its checkpoint", {}) == []
+    assert fit(agent, tmp_path, hooks=[stop_at(3)]).update == 3
+    with pytest.raises(ValueError, match="num_microbatches: 1 there, 2 asked for"):
+        fit(ppo(replace(PPO, num_microbatches=2), masked()), tmp_path)
+    other = replace(PPO, num_microbatches=2)
+    assert default_run_dir(PPO, "x", 0) != default_run_dir(other, "x", 0)
+
+
 def test_init_is_not_run_on_resume(tmp_path: Path, chunks: Any) -> None:
     chunks(1)
     fit(walk(), tmp_path, hooks=[stop_at(4)])

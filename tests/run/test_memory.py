@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tiny import DREAMER_SIZES, PPO_SIZES, TRAINED, compilations, masked
 import mxnb
 from mxnb.agents.dreamer import DreamerConfig, dreamer
 from mxnb.agents.ppo import PPOConfig, ppo
+from mxnb.agents.ppo_rnn import PPORnnConfig
 from mxnb.build import AGENTS
 from mxnb.config import Parameters, make_config
 from mxnb.run import memory
@@ -123,13 +125,24 @@ def test_a_budget_is_what_the_programs_say() -> None:
         memory.measure(agent, "T5")
 
 
-def test_what_was_planned_is_not_compiled_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan = memory.plan(WIDE, build)
+def compiled(names: list[str]) -> list[str]:
+    """Which of a run's two programs were compiled."""
+    return [kind for kind in ("init", "updates") if any(f"({kind})" in name or name == kind for name in names)]
+
+
+def test_what_was_planned_is_compiled_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with compilations() as names:
+        plan = memory.plan(WIDE, build)
+    assert compiled(names) == ["init", "updates"]
     assert plan.config is WIDE and not plan.changes and capsys.readouterr().out == ""
     with compilations() as names:
-        assert mxnb.fit(plan.agent, tmp_path).status == "done"
-    assert not {"init", "updates"} & set(names)
-    assert str(plan.budget) in capsys.readouterr().out
+        assert mxnb.fit(plan.agent, tmp_path / "one").status == "done"
+    assert compiled(names) == []
+    told = capsys.readouterr().out
+    assert str(plan.budget) in told and "compiled with the plan; 1 updates" in told
+    with compilations() as names:  # the agent's functions may be other ones by now
+        assert mxnb.fit(plan.agent, tmp_path / "two").status == "done"
+    assert "updates" in compiled(names) and "traced in " in capsys.readouterr().out
 
 
 def test_what_does_not_fit_is_made_smaller_and_said(
@@ -146,6 +159,82 @@ def test_what_does_not_fit_is_made_smaller_and_said(
     assert all(f"memory: {change}" in told for change in plan.changes)
     assert plan.config.origins["num_microbatches"] == "plan: to fit the memory"
     assert plan.config.num_envs * plan.config.num_steps % plan.config.num_minibatches == 0
+
+
+def test_levers_do_not_shut_out_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half the environments may not divide into as many parts; fewer starts leave the batch its own."""
+    rnn = PPORnnConfig(**PPO_SIZES | {"num_envs": 16, "num_microbatches": 4, "total_timesteps": 16 * 16}).resolve()
+    fewer = memory._smaller(rnn, ("num_envs",))
+    assert (fewer.num_envs, fewer.num_microbatches) == (8, 2)
+    dream = DreamerConfig(**DREAMER_SIZES | {"batch_size": 8, "starts": 16}).resolve()
+    fewer = memory._smaller(dream, ("batch_size", "starts"))
+    assert (fewer.batch_size, fewer.starts) == (4, 8)
+    assert memory._smaller(dream, ("num_microbatches",)) is None  # it has none
+
+
+def test_what_was_given_by_hand_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(WIDE, origins={"num_envs": "override", "num_microbatches": "parameter", "hidden_dim": "preset"})
+    allow(monkeypatch, 0.5 * memory.measure(build(config)[0]).peak)
+    smaller = memory.plan(config, build).config
+    assert (smaller.num_envs, smaller.num_microbatches) == (64, 1) and smaller.hidden_dim < 128
+    allow(monkeypatch, 10_000)
+    with pytest.raises(ValueError, match=r"given by hand, so kept: num_microbatches = 1, num_envs = 64\)"):
+        memory.plan(config, build)
+
+
+def test_a_compiler_that_runs_out_of_memory_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TPU's does; the next smaller configuration is then tried."""
+    real = memory.updates
+
+    def compile_small(agent: Any, **options: Any) -> Any:
+        if agent.config.num_microbatches < 2:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm")
+        return real(agent, **options)
+
+    monkeypatch.setattr(memory, "updates", compile_small)
+    plan = memory.plan(WIDE, build)
+    assert plan.config.num_microbatches == 2 and plan.budget.fits and len(plan.changes) == 1
+    monkeypatch.setattr(memory, "updates", lambda agent, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        memory.plan(WIDE, build)
+
+
+def test_a_container_may_use_what_it_is_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    group = tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "_GROUPS", (str(group), str(tmp_path / "none")))
+    whole = memory.device_bytes()
+    group.write_text("max\n")
+    assert memory.device_bytes() == whole
+    group.write_text("8000000\n")
+    assert memory.device_bytes() == 8_000_000
+
+
+def test_a_run_that_was_planned_smaller_goes_on_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another session, another limit: the plan of the run's first one stands, for it is in config.json."""
+    config = make_config(PPOConfig, env_id="catch-bsuite")
+    config = replace(config, num_envs=64, num_steps=64, hidden_dim=128, total_timesteps=3 * 64 * 64).resolve()
+    asked = Parameters(config, "cpu", 0, tmp_path / "run", True, auto=True)
+    allow(monkeypatch, 0.8 * memory.measure(mxnb.build(config)[0]).peak)
+    first = mxnb.plan(asked)
+    assert first.config != config
+
+    def stop(run_dir: Path, rows: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mxnb.fit(first.agent, tmp_path / "run", hooks=[stop])
+    monkeypatch.setattr(memory, "device_bytes", lambda: 10**12)
+    capsys.readouterr()
+    again = mxnb.plan(asked)
+    assert again.config == first.config == again.parameters.config
+    assert "goes on as it was planned: num_microbatches = " in capsys.readouterr().out
+    assert mxnb.fit(again.agent, tmp_path / "run").status == "done"
+    done = mxnb.plan(asked)  # a finished run is shown: nothing is compiled for it
+    assert done.config == first.config and not done.budget.known and "work unknown" in str(done.budget)
+    anew = mxnb.plan(replace(asked, resume=False))
+    assert anew.config == config
 
 
 def test_a_replay_gives_way_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,5 +276,5 @@ def test_a_preset_that_was_named_is_kept(
 def test_colab_presets_fit_a_t4(name: str, preset: str, most: float) -> None:
     """On Craftax-Classic; an estimate from programs compiled for the CPU."""
     config = make_config(AGENTS[name]()[0], preset=preset)
-    found = mxnb.plan(config, "T4")
+    found = mxnb.plan(config, "T4", shrink=True)
     assert not found.changes and found.budget.peak <= most * 2**30, str(found.budget)
