@@ -8,7 +8,7 @@ BIN := .venv/bin
 RUNS := papermill_runs/local/$(NOTEBOOK)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all test-crash system colab-widgets lab lint bench reference notebooks badges clean
+.PHONY: help setup run test test-all test-crash system colab-env lab lint bench reference notebooks badges clean
 
 help:
 	@echo "make run        train masked PPO on Craftax-Classic in a notebook and show it (start here)"
@@ -57,10 +57,10 @@ run: setup
 	    echo "  all of it on one page           $${run}page.html   (in any browser)"; \
 	done
 
-test: setup system colab-widgets
+test: setup system colab-env
 	@bash scripts/test.sh
 
-test-all: setup system colab-widgets
+test-all: setup system colab-env
 	@bash scripts/test.sh --all
 
 test-crash: setup
@@ -70,11 +70,9 @@ test-crash: setup
 system:
 	@if [ -f scripts/system_packages.sh ]; then bash scripts/system_packages.sh; fi
 
-# The ipywidgets that Colab has, beside the newer one: tests/show/test_colab_widgets.py runs the widgets' tests with it.
-colab-widgets: setup
-	@test -f .venv/colab-widgets/.installed || { $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps \
-	    --upgrade --target .venv/colab-widgets ipywidgets==7.7.1 ipython-genutils==0.2.0 && \
-	    touch .venv/colab-widgets/.installed; } || echo "ipywidgets 7.7.1 could not be installed; its test is skipped."
+# Colab's versions in an environment of their own, for the tests that run at them.
+colab-env: setup
+	@bash scripts/colab_env.sh || echo "Colab's versions could not be installed; the tests at them are skipped."
 
 lab: setup
 	@$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks

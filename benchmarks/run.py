@@ -23,6 +23,8 @@ SUITES = (
     "dreamer",
     "first_update",
     "checkpoints",
+    "memory",
+    "packing",
 )
 
 
@@ -183,6 +185,27 @@ def checkpoints(quick: bool) -> tuple[list[Measurement], list[Target]]:
         Target("restoring 200 MB, seconds", "200_mb", 3.0, key="restore_s", at_least=False),
     ]
     return measurements, targets
+
+
+def memory(quick: bool) -> tuple[list[Measurement], list[Target]]:
+    """The peak that every agent's presets for a T4 are predicted to have (estimates; one round says it all)."""
+    agents = ("ppo",) if quick else ("ppo", "ppo_rnn", "average_reward", "dreamer")
+    limits = {"colab_t4": 7.8, "colab_t4_small": 4.0}
+    cases = [(agent, preset) for agent in agents for preset in limits]
+    measurements = [Measurement(f"{a}_{p}", ("memory.py", "predict", a, p), 60) for a, p in cases]
+    return measurements, [
+        Target(f"predicted peak, GiB, {a} {p}", f"{a}_{p}", limits[p], key="peak_gib", at_least=False) for a, p in cases
+    ]
+
+
+def packing(quick: bool) -> tuple[list[Measurement], list[Target]]:
+    """PPO's rollout on full Craftax, 1024 x 64, with observations packed and as they are."""
+    sizes = ("--num-envs", "64") if quick else ()
+    measurements = [Measurement(kind, ("memory.py", "rollout", kind, *sizes), 150) for kind in ("packed", "unpacked")]
+    return measurements, [
+        Target("observations kept, GB, packed", "packed", 0.1, key="obs_gb", at_least=False),
+        Target("steps/s, packed against unpacked", "packed", 0.9, "unpacked"),
+    ]
 
 
 def main() -> int:

@@ -30,23 +30,31 @@ done
 for notebook in notebooks/[0-9][0-9]_*.ipynb; do
     [ ! -f "$notebook" ] || found+=("$(basename "$notebook" .ipynb)")
 done
+[ ! -f .venv/colab/.made ] || found+=(colab colab_02_masked_ppo) # at Colab's versions
 suites=()
-for name in envs agents crash tests notebooks "${found[@]}"; do # the longest first
+for name in envs agents crash tests notebooks colab_02_masked_ppo "${found[@]}"; do # the longest first
     [ "$only" = "  " ] || [[ $only == *" $name "* ]] || continue
     [[ " ${found[*]} " != *" $name "* ]] || [[ " ${suites[*]-} " == *" $name "* ]] || suites+=("$name")
 done
 
 suite() { # suite NAME: its tests, with the report in $reports/NAME.*
-    local name=$1 what=("${which_tests[@]}")
-    if [ "$name" = tests ]; then
+    local name=$1 what=("${which_tests[@]}") python=.venv/bin/python
+    if [[ $name == colab* ]]; then
+        python=.venv/colab/bin/python JAX_COMPILATION_CACHE_DIR=$JAX_COMPILATION_CACHE_DIR/colab
+        export PYTHONPATH=$PWD # not the copy that the setup cell has installed there
+        name=${name#colab_}
+    fi
+    if [ "$name" = colab ]; then
+        what+=(tests/kernels tests/networks tests/show/test_widgets.py)
+    elif [ "$name" = tests ]; then
         what+=(tests/test_*.py)
     elif [ -d "tests/$name" ]; then
         what+=("tests/$name")
     else
-        export MXNB_PRESET=smoke MXNB_RUN_DIR="$runs/$name" MXNB_WIDGETS=off
+        export MXNB_PRESET=smoke MXNB_RUN_DIR="$runs/$1" MXNB_WIDGETS=off
         what=(--nbmake --nbmake-timeout=900 "notebooks/$name.ipynb")
     fi
-    .venv/bin/python -m pytest -q "${what[@]}" --junitxml="$reports/$name.xml" < /dev/null
+    $python -m pytest -q "${what[@]}" --junitxml="$reports/$1.xml" < /dev/null
 }
 
 # Each lane takes the next suite that none has claimed. Their compilation caches are apart: jax writes into one without a
