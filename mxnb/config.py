@@ -357,7 +357,7 @@ def _shell() -> Any:
     return get_ipython()
 
 
-LATER = {"num_microbatches": 1, "remat": False, "compute_dtype": "float32"}
+LATER = {"shards": 1, "num_microbatches": 1, "remat": False, "compute_dtype": "float32"}
 """Fields that were added later, each with what was done before: runs from before go on, in the same folder."""
 
 

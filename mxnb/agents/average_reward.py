@@ -208,7 +208,7 @@ def average_reward(config: AverageRewardConfig, env: Env, network: Any = None) -
     else:
         own_network(config)
         ppo_rnn.check_recurrent(spec, config, network)
-    venv = vectorise(env, config.num_envs)
+    venv = vectorise(env, config.num_envs, shards=config.shards)
     batch = config.num_envs * config.num_steps
     optimiser = adam(config, config.num_updates)
 

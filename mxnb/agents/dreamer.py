@@ -210,7 +210,7 @@ def dreamer(config: DreamerConfig, env: Env) -> Agent:
     config = config.resolve()
     spec = env.spec
     nets = networks(config, spec)
-    venv = vectorise(env, config.num_envs, autoreset="next_step")
+    venv = vectorise(env, config.num_envs, autoreset="next_step", shards=config.shards)
     optimiser = laprop(config.lr, warmup=config.warmup_steps, clip=config.clip)
     ticks, gradient_steps = config.cadence
 

@@ -17,6 +17,8 @@ class DreamerConfig:
     """Ticks times num_envs, prefill and resets included, rounded down to whole updates."""
     num_envs: int = 16
     """Environments in step."""
+    shards: int = 1
+    """Parts of the environments, each with its own queue of worlds, for `fit(mesh=...)`; results depend on it."""
     batch_size: int = 16
     """Sequences replayed in one gradient step; the last one is the newest of an environment."""
     num_steps: int = 64
@@ -125,11 +127,25 @@ class DreamerConfig:
 def _problems(config: DreamerConfig) -> list[str]:
     """What is out of range or does not fit together, in words that name the mend."""
     c, least = config, {"num_steps": 2, "batch_size": 2, "classes": 2, "num_bins": 3}
-    positive = ("num_envs", "train_ratio", "horizon", "deter", "hidden_dim", "stoch", "blocks", "units", "num_layers")
+    positive = (
+        "num_envs",
+        "shards",
+        "train_ratio",
+        "horizon",
+        "deter",
+        "hidden_dim",
+        "stoch",
+        "blocks",
+        "units",
+        "num_layers",
+    )
     least |= dict.fromkeys((*positive, "depth"), 1)
     problems = [f"{n} is {getattr(c, n)}; use at least {low}" for n, low in least.items() if getattr(c, n) < low]
     if problems:
         return problems
+    if c.num_envs % c.shards:
+        nearest = math.gcd(c.num_envs, c.shards)
+        problems.append(f"shards = {c.shards} does not divide num_envs = {c.num_envs}; use shards = {nearest}")
     if c.deter % c.blocks:
         problems.append(f"blocks = {c.blocks} does not divide deter = {c.deter}; use {math.gcd(c.deter, c.blocks)}")
     if c.num_bins % 2 == 0:

@@ -59,6 +59,8 @@ class PPOConfig:
     """env.step calls times num_envs, rounded down to whole updates."""
     num_envs: int = 64
     """Environments in step."""
+    shards: int = 1
+    """Parts of the environments, each with its own queue of worlds, for `fit(mesh=...)`; results depend on it."""
     num_steps: int = 64
     """Steps of each environment in one rollout; num_envs * num_steps is the batch."""
     num_minibatches: int = 0
@@ -155,6 +157,11 @@ def auto_scale(config: _Config) -> _Config:
             f"a minibatch of {batch // minibatches} does not divide into num_microbatches = {config.num_microbatches}; "
             f"use num_microbatches = {math.gcd(batch // minibatches, config.num_microbatches)}"
         )
+    if config.num_envs % config.shards:
+        nearest = math.gcd(config.num_envs, config.shards)
+        problems.append(
+            f"shards = {config.shards} does not divide num_envs = {config.num_envs}; use shards = {nearest}"
+        )
     if config.total_timesteps < batch:
         problems.append(
             f"total_timesteps = {config.total_timesteps} is less than one update; "
@@ -167,7 +174,7 @@ def auto_scale(config: _Config) -> _Config:
 def _out_of_range(config: PPOConfig) -> list[str]:
     """What is outside the values that make sense, in words."""
     c = config
-    counts = ("num_envs", "num_steps", "hidden_dim", "num_layers", "num_microbatches")
+    counts = ("num_envs", "shards", "num_steps", "hidden_dim", "num_layers", "num_microbatches")
     problems = [f"{name} is {getattr(c, name)}; use at least 1" for name in counts if getattr(c, name) < 1]
     shares = ("discount", "lambda_")
     problems += [f"{n} is {getattr(c, n)}; use a number from 0 to 1" for n in shares if not 0 <= getattr(c, n) <= 1]
@@ -372,7 +379,7 @@ def parts(config: PPOConfig, env: Env, network: Any = None) -> tuple[Any, VecEnv
         own_network(config)
         obs = jnp.zeros((2, *spec.obs_shape), spec.obs_dtype)
         check_network(spec, jax.eval_shape(network.init_with_output, jax.random.key(0), obs)[0], (2,))
-    return network, vectorise(env, config.num_envs), adam(config, config.num_updates)
+    return network, vectorise(env, config.num_envs, shards=config.shards), adam(config, config.num_updates)
 
 
 def ppo(config: PPOConfig, env: Env, network: Any = None) -> Agent:

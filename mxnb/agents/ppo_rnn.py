@@ -218,7 +218,7 @@ def ppo_rnn(config: PPORnnConfig, env: Env, network: Any = None) -> Agent:
     else:
         own_network(config)
         check_recurrent(spec, config, network)
-    venv = vectorise(env, config.num_envs)
+    venv = vectorise(env, config.num_envs, shards=config.shards)
     optimiser = adam(config, config.num_updates)
 
     def init(key: Any) -> State:

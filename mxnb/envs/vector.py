@@ -91,7 +91,7 @@ def vectorise(env: Env, num_envs: int, *, autoreset: str = "same_step", queue_si
     first observation (`is_first`), and is no step of any episode.
     queue_size: worlds made at once; 0 chooses 8 for large worlds and `num_envs` per shard for small ones.
     shards: parts of the env axis, each with its own queue and keys, so that they can live on different
-    devices. Results depend on `shards`.
+    devices: traced within `jax.set_mesh`, a step runs on each device for itself. Results depend on `shards`.
     Raises ValueError for sizes below 1 or that do not divide, and for an unknown mode.
     """
     _check_sizes(num_envs, autoreset, queue_size, shards)
@@ -127,8 +127,17 @@ def vectorise(env: Env, num_envs: int, *, autoreset: str = "same_step", queue_si
         )
 
     def step(vec: VecState, action: Any) -> tuple[VecState, VecStep]:
+        mesh = jax.sharding.get_abstract_mesh()
+        if mesh.empty:
+            return tick(vec, action)
+        over_devices = jax.sharding.PartitionSpec(mesh.axis_names)
+        # Without it, each device would take part in every other's loop over worlds.
+        return jax.shard_map(tick, in_specs=over_devices, out_specs=over_devices, check_vma=False)(vec, action)
+
+    def tick(vec: VecState, action: Any) -> tuple[VecState, VecStep]:
+        here = vec.lengths.shape[0]  # num_envs, or this device's part of them
         key, step_key = jnp.moveaxis(jax.vmap(jax.random.split)(vec.key), 1, 0)
-        keys = jax.vmap(lambda k: jax.random.split(k, part))(step_key).reshape(num_envs)
+        keys = jax.vmap(lambda k: jax.random.split(k, part))(step_key).reshape(here)
         obs, state, reward, terminated, truncated, info = jax.vmap(env.step)(keys, vec.env, action)
         obs, state = jax.tree.map(lambda new, old: new.astype(old.dtype), (obs, state), (vec.obs, vec.env))
         resets = vec.needs_reset
@@ -141,7 +150,7 @@ def vectorise(env: Env, num_envs: int, *, autoreset: str = "same_step", queue_si
         info = {"episode_return": returns, "episode_length": lengths} | {name: info[name] for name in env.spec.info}
         starts = resets if waits else done
         worlds, queue, head, key = _take_worlds(env, (obs, state), starts, vec.queue, vec.head, key)
-        tick = VecStep(reward, terminated, truncated, worlds[0] if waits else obs, starts, info)
+        seen = VecStep(reward, terminated, truncated, worlds[0] if waits else obs, starts, info)
         needs_reset = done if waits else resets
         return VecState(
             env=worlds[1],
@@ -153,7 +162,7 @@ def vectorise(env: Env, num_envs: int, *, autoreset: str = "same_step", queue_si
             queue=queue,
             head=head,
             key=key,
-        ), tick
+        ), seen
 
     return VecEnv(env.spec, num_envs, autoreset, shards, init, step)
 

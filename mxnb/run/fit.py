@@ -27,7 +27,7 @@ from mxnb.run.lock import locked
 from mxnb.run.memory import check_dtype, check_memory, words
 from mxnb.run.metrics import final_metrics, judge, to_rows
 from mxnb.run.mirror import check_options, mirror, unsent
-from mxnb.run.program import MAX_ROWS, updates
+from mxnb.run.program import MAX_ROWS, placement, updates
 from mxnb.run.progress import Progress, warn
 from mxnb.run.saving import Run, fetch, note_best, save, start, try_to, unsaved, write_new_rows
 
@@ -60,6 +60,7 @@ def fit(
     init_from: str | Path | None = None,
     log_updates: int = 0,
     wandb: bool | Mapping[str, Any] = False,
+    mesh: Any = None,
 ) -> Result:
     """Trains `agent` to its last update, or goes on where the run folder's newest checkpoint stands.
 
@@ -83,6 +84,9 @@ def fit(
       init_from: a run folder whose policy is the first one here (a warm start); all else begins anew.
       log_updates: updates between lines on the console; 0: a line for every 5 % or 30 seconds. metrics.jsonl has
         every update either way.
+      mesh: a jax.sharding.Mesh of devices that share the environments (`jax.make_mesh((8,), ("envs",))`); num_envs and
+        shards of the configuration must be multiples of its size. Which devices they are changes results only in the
+        order of sums.
       wandb: True or its options mirror every row to Weights & Biases; see `mxnb.run.mirror.mirror`.
 
     Raises:
@@ -107,6 +111,7 @@ def fit(
     minutes = minutes_from("MXNB_SAVE_MINUTES", minutes)
     minutes_from("MXNB_ARCHIVE_MINUTES", 30.0)
     check_run(agent, run_dir, seed, resume, init_from)
+    places = placement(agent, mesh)
     if not resume:
         with locked(run_dir):  # not while another process trains there
             set_aside(run_dir)
@@ -126,7 +131,9 @@ def fit(
                 write_status(run_dir, "running", run.update)
                 with mirror(wandb, run_dir, run.update) as mirrored:
                     all_hooks = (mirrored, *hooks)
-                    _train(agent, run, manager, stop, chunk_seconds, saving, evals, all_hooks, log_updates)
+                    run.state = jax.device_put(run.state, places)
+                    program = _compile(agent, run, mesh)
+                    _train(agent, run, program, manager, stop, chunk_seconds, saving, evals, all_hooks, log_updates)
                     status = "done" if run.update >= agent.num_updates else "interrupted"
                     _finish(agent, run, manager, status)
         except BaseException as error:
@@ -161,6 +168,7 @@ def _show_finished(agent: Any, run: Run, manager: Any, wandb: bool | Mapping[str
 def _train(
     agent: Any,
     run: Run,
+    program: Any,
     manager: Any,
     stop: Any,
     chunk_seconds: float,
@@ -171,7 +179,6 @@ def _train(
 ) -> None:
     """Chunk after chunk until the last update or a signal."""
     (save_minutes, save_updates), (evaluate, eval_updates) = saving, evals
-    program = _compile(agent, run)
     per_update, say = 0.0, Progress(agent, log_updates)
     while run.update < agent.num_updates and not stop.is_set():
         count = max(1, min(_MAX_CHUNK, int(chunk_seconds / per_update))) if per_update else 1
@@ -220,9 +227,9 @@ def _train(
             try_to(run, partial(save, manager=manager))
 
 
-def _compile(agent: Any, run: Run) -> Any:
+def _compile(agent: Any, run: Run, mesh: Any) -> Any:
     """`updates(state, n)`, with a word on how long it took and what it will need."""
-    program = updates(agent, _MAX_CHUNK)
+    program = updates(agent, _MAX_CHUNK, mesh=mesh)
     run.compile_seconds = program.traced + program.compiled
     how = f"traced in {program.traced:.1f} s, compiled in {program.compiled:.1f} s"
     print(
@@ -230,7 +237,7 @@ def _compile(agent: Any, run: Run) -> Any:
         f"{agent.num_updates - run.update:,} updates of {agent.steps_per_update:,} steps to go",
         flush=True,
     )
-    print(words(agent, program), flush=True)
+    print(words(agent, program, mesh), flush=True)
     return program.call
 
 

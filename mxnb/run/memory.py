@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import Any
 import jax
 
 from mxnb.run.folder import PLANNED
-from mxnb.run.program import Program, first_state, hand_over, updates
+from mxnb.run.program import Program, first_state, hand_over, placement, updates
 
 SHARE = 0.7  # of the device's usable memory that a run is planned to stay under
 LIMITS = {"T4": 11.2 * 2**30, "v5e": 16e9}
@@ -79,16 +80,18 @@ def device_bytes() -> int:
     return min(found)
 
 
-def parts(agent: Any) -> dict[str, int]:
-    """Bytes of a State by part: parameters, optimiser, environments, replay, the rest. Nothing is allocated."""
+def parts(agent: Any, mesh: Any = None) -> dict[str, int]:
+    """Bytes of a State by part: parameters, optimiser, environments, replay, the rest; with a mesh, on each device."""
     shapes = jax.eval_shape(agent.init, jax.random.key(0))
+    places = jax.tree.leaves(placement(agent, mesh))
     found: dict[str, int] = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(shapes)[0]:
+    for (path, leaf), place in zip(jax.tree_util.tree_flatten_with_path(shapes)[0], places, strict=True):
         names = [str(getattr(key, "name", key)) for key in path]
         part = "replay" if "replay" in names else _PARTS.get(names[0], "the rest")
         is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         numbers = jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
-        found[part] = found.get(part, 0) + numbers.size * numbers.dtype.itemsize
+        size = math.prod(place.shard_shape(leaf.shape)) * (numbers.size // max(1, leaf.size))  # a key has two numbers
+        found[part] = found.get(part, 0) + size * numbers.dtype.itemsize
     return found
 
 
@@ -115,9 +118,9 @@ def measure(agent: Any, device: str = "", *, donate: bool = True) -> Budget:
     return _budget(agent, device, (begin, run))
 
 
-def _budget(agent: Any, device: str, programs: Sequence[Program]) -> Budget:
+def _budget(agent: Any, device: str, programs: Sequence[Program], mesh: Any = None) -> Budget:
     name, limit = _device(device)
-    found = parts(agent)
+    found = parts(agent, mesh)
     state = sum(found.values())
     asked = [
         a.argument_size_in_bytes + a.output_size_in_bytes + a.temp_size_in_bytes - a.alias_size_in_bytes
@@ -244,9 +247,11 @@ def _allowed(config: Any, replay_size: int) -> bool:
     return True
 
 
-def words(agent: Any, program: Program) -> str:
+def words(agent: Any, program: Program, mesh: Any = None) -> str:
     """The budget of the program that is going to run, in a line; a warning where it leaves too little room."""
-    budget = _budget(agent, "", (program,))
+    budget = _budget(agent, "", (program,), mesh)
+    if mesh is not None:
+        budget = replace(budget, device=f"each of {mesh.size} x {budget.device}")
     if budget.fits:
         return str(budget)
     return f"{budget}\nwarning: the run may end for want of memory: {_SMALLER}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 MAX_ROWS = 256  # of the on-device metric buffer, and so the most updates in one call
 
@@ -30,14 +32,38 @@ def first_state(agent: Any) -> Program:
     return _program("init", agent, (), jax.jit(agent.init), (jax.random.key(0),))
 
 
-def updates(agent: Any, rows: int = MAX_ROWS, donate: bool = True) -> Program:
+def placement(agent: Any, mesh: Any = None) -> Any:
+    """Where each leaf of a State lives: on the first device; with a mesh, what leads with the env axis is cut over it.
+
+    That are the leaves of `.envs`; every device has all the others. Raises ValueError where they cannot be cut evenly.
+    """
+    shapes = jax.eval_shape(agent.init, jax.random.key(0))
+    if mesh is None:
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        return jax.tree.map(lambda x: here, shapes)
+    problems = [
+        f"{name} = {value} does not divide over the mesh's {mesh.size} devices: use a multiple of {mesh.size}"
+        for name in ("num_envs", "shards")
+        if (value := getattr(agent.config, name, 1)) % mesh.size
+    ]
+    if problems:
+        raise ValueError("; ".join(problems))
+    mesh = Mesh(mesh.devices, mesh.axis_names)  # whose axes the compiler may use as it likes
+    whole, cut = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (mesh.axis_names,)))
+    place = lambda path, x: cut if getattr(path[0], "name", "") == "envs" and x.ndim else whole
+    return jax.tree_util.tree_map_with_path(place, shapes)
+
+
+def updates(agent: Any, rows: int = MAX_ROWS, donate: bool = True, mesh: Any = None) -> Program:
     """(state, n) -> (state, metrics): n <= rows updates in one call; metrics have a leading axis of `rows`.
 
     n is traced, so that its choice cannot change a result. The state's buffers are used again for the new state, unless
-    donate is False.
+    donate is False. mesh: the state lies as `placement` says, and the compiler cuts the work along with it.
     """
+    places = placement(agent, mesh)
+    options: dict[str, Any] = {} if mesh is None else {"out_shardings": (places, places.update)}
 
-    @partial(jax.jit, donate_argnums=0 if donate else ())
+    @partial(jax.jit, donate_argnums=0 if donate else (), **options)
     def updates(state: Any, count: Any) -> Any:
         shapes = jax.eval_shape(agent.step, state)[1]
         buffer = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), x.dtype), shapes)
@@ -50,16 +76,19 @@ def updates(agent: Any, rows: int = MAX_ROWS, donate: bool = True) -> Program:
         return jax.lax.fori_loop(0, count, one, (state, buffer))
 
     # Placed as fit places a state: what comes out is then where a restored state is.
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    state = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), jax.eval_shape(agent.init, jax.random.key(0))
-    )
-    return _program("updates", agent, (rows, donate), updates, (state, jnp.int32(1)))
+    shaped = lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+    state = jax.tree.map(shaped, jax.eval_shape(agent.init, jax.random.key(0)), places)
+    with nullcontext() if mesh is None else jax.set_mesh(Mesh(mesh.devices, mesh.axis_names)):
+        return _program("updates", agent, (rows, donate, mesh), updates, (state, jnp.int32(1)))
 
 
 def hand_over(kind: str, agent: Any, program: Program, rows: int = MAX_ROWS, donate: bool = True) -> None:
     """Lets the next `first_state(agent)` ("init") or `updates(agent, rows, donate)` ("updates") have this program."""
-    _waiting[kind] = (agent, (rows, donate) if kind == "updates" else (), program._replace(traced=0.0, compiled=0.0))
+    _waiting[kind] = (
+        agent,
+        (rows, donate, None) if kind == "updates" else (),
+        program._replace(traced=0.0, compiled=0.0),
+    )
 
 
 def _program(kind: str, agent: Any, options: tuple[Any, ...], function: Any, arguments: tuple[Any, ...]) -> Program:
