@@ -81,6 +81,8 @@ class DreamerConfig:
     """Share of itself that the slow critic keeps in a gradient step."""
     slow_coef: float = 1.0
     """Weight of staying near the slow critic."""
+    remat: bool = False
+    """Whether the way back computes each step of the world model again instead of keeping it: less memory, slower."""
     save_replay: bool = True
     """Whether checkpoints hold the replay; without it a resumed run lets its policy fill a new one first, uncounted."""
     use_mask: bool = False

@@ -95,11 +95,12 @@ def look(nets: Nets, params: Any, memory: Memory, obs: Any, uniform: Any) -> Any
     return h, sg(sample_latent(log_post, uniform))
 
 
-def observe(nets: Nets, params: Any, obs: Any, action: Any, is_first: Any, uniform: Any) -> Any:
+def observe(nets: Nets, params: Any, obs: Any, action: Any, is_first: Any, uniform: Any, remat: bool = False) -> Any:
     """(h [T, B, D], z [T, B, Z], log posterior [T, B, S, C]) of rows seen in order.
 
     obs [T, B, *o], action [T, B, ...] chosen at each row, is_first [T, B], uniform [T, B, S]. Row t is reached by the
-    action of row t - 1; first rows, and row 0, begin with zeros. Only the core and the posterior are in the scan.
+    action of row t - 1; first rows, and row 0, begin with zeros. Only the core and the posterior are in the scan; with
+    remat the way back computes them again.
     """
     embedded = nets.model(params, "encode", obs)
     coded = nets.coded(action)
@@ -115,7 +116,8 @@ def observe(nets: Nets, params: Any, obs: Any, action: Any, is_first: Any, unifo
         return (h, z), (h, z, log_post)
 
     start = no_memory(nets, obs.shape[1])
-    return jax.lax.scan(tick, (start.h, start.z), (embedded, before, blank, uniform))[1]
+    step = jax.checkpoint(tick) if remat else tick
+    return jax.lax.scan(step, (start.h, start.z), (embedded, before, blank, uniform))[1]
 
 
 def heads_loss(config: Any, nets: Nets, params: Any, rows: Row, feature: Any) -> dict[str, Any]:
@@ -141,7 +143,7 @@ def world_loss(config: Any, nets: Nets, params: Any, rows: Row, uniform: Any) ->
     expect too little. (DreamerV3 has no such term.)
     """
     spec = nets.spec
-    h, z, log_post = observe(nets, params, rows.obs, rows.action, rows.is_first, uniform)
+    h, z, log_post = observe(nets, params, rows.obs, rows.action, rows.is_first, uniform, config.remat)
     feature = jnp.concatenate([h, z], -1)
     log_prior = nets.model(params, "prior", h)
     out = nets.model(params, "decode", feature)

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import PPO_SIZES, assert_same_bits, masked
+from tiny import DREAMER_SIZES, PPO_SIZES, assert_same_bits, masked
 
 from mxnb.agents.average_reward import AverageRewardConfig, average_reward
+from mxnb.agents.dreamer import DreamerConfig, dreamer
 from mxnb.agents.ppo import PPOConfig, ppo
 from mxnb.agents.ppo_rnn import PPORnnConfig, ppo_rnn
 from mxnb.envs.survival import survival
@@ -131,6 +132,24 @@ def test_what_does_not_divide_or_exist_is_refused() -> None:
         PPOConfig(compute_dtype="float16").resolve()
     with pytest.raises(ValueError, match="are for the networks built here"):
         ppo(PPOConfig(**SIZES | {"compute_dtype": "bfloat16"}), masked(), ActorCritic(4))
+
+
+def dreaming(**more: Any) -> Any:
+    return dreamer(DreamerConfig(**DREAMER_SIZES | more), masked())
+
+
+def test_a_world_model_computed_again_learns_the_same() -> None:
+    (plain, _), (other, _) = two_updates(dreaming()), two_updates(dreaming(remat=True))
+    close(plain.policy, other.policy, 1e-4)
+    assert_same_bits(plain.envs.vec.obs, other.envs.vec.obs)
+
+
+def test_dreamer_saves_by_computing_again_and_by_fewer_starts() -> None:
+    sizes = {"deter": 128, "num_steps": 32, "batch_size": 8, "starts": 128, "replay_size": 4 * 256, "prefill": 128}
+    sizes |= {"total_timesteps": 128 + 4 * 40}
+    whole = measure(dreaming(**sizes)).work
+    assert measure(dreaming(**sizes | {"remat": True})).work < 0.9 * whole
+    assert measure(dreaming(**sizes | {"starts": 16})).work < 0.9 * whole
 
 
 @pytest.mark.parametrize(("name", "lever"), [*LEVERS[:3], ("ppo", "donate"), ("ppo", "packed")])
