@@ -147,8 +147,8 @@ def plan(
     """The configuration as it is where it fits; else, with `shrink`, the nearest smaller one that does.
 
     build(config) -> (agent, environment). In this order, each as far as it helps: a smaller replay, minibatches sent
-    through the network in parts (the same batch), fewer imagined starts, half the environments or replayed sequences
-    (a smaller batch), half the network. What was given by hand stays as it is. Every change is printed. Without `ahead`
+    through the network in parts and steps computed again on the way back (the same batch), fewer imagined starts, half
+    the replayed sequences or environments (a smaller batch), half the network. What was given by hand stays as it is. Every change is printed. Without `ahead`
     nothing is compiled: the budget has the State alone.
 
     Raises ValueError where even the smallest does not fit, or, without `shrink`, where the State alone does not.
@@ -180,6 +180,7 @@ def plan(
 _LEVERS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("replay_size",), "keeps {replay_size:,} rows"),
     (("num_microbatches",), "sends each minibatch through in {num_microbatches} parts (the same batch)"),
+    (("remat",), "computes steps again on the way back (the same result, slower)"),
     (("starts",), "imagines from {starts} states"),
     (("batch_size", "starts"), "replays {batch_size} sequences (a smaller batch)"),
     (("num_envs",), "takes {num_envs} environments (a smaller batch)"),
@@ -198,6 +199,10 @@ def _smaller(config: Any, fields: tuple[str, ...]) -> Any:
         return None
     now = {name: getattr(config, name) for name in fields if hasattr(config, name)}
     new = {name: value * 2 if name == "num_microbatches" else value // 2 for name, value in now.items()}
+    if "remat" in now:
+        if now["remat"]:
+            return None
+        new = {"remat": True}
     if "batch_size" in new:  # as many neighbours as before, and two at least
         new["starts"] = max(new["starts"], 2 * new["batch_size"])
     if any(value < _LEAST.get(name, 1) for name, value in new.items()):

@@ -170,6 +170,8 @@ def test_levers_do_not_shut_out_one_another(monkeypatch: pytest.MonkeyPatch) -> 
     fewer = memory._smaller(dream, ("batch_size", "starts"))
     assert (fewer.batch_size, fewer.starts) == (4, 8)
     assert memory._smaller(dream, ("num_microbatches",)) is None  # it has none
+    again = memory._smaller(dream, ("remat",))
+    assert again.remat is True and memory._smaller(again, ("remat",)) is None
 
 
 def test_what_was_given_by_hand_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
