@@ -148,8 +148,8 @@ def plan(
 
     build(config) -> (agent, environment). In this order, each as far as it helps: a smaller replay, minibatches sent
     through the network in parts and steps computed again on the way back (the same batch), fewer imagined starts, half
-    the replayed sequences or environments (a smaller batch), half the network. What was given by hand stays as it is. Every change is printed. Without `ahead`
-    nothing is compiled: the budget has the State alone.
+    the replayed sequences or environments (a smaller batch), half the network. What was given by hand stays as it is.
+    Every change is printed. Without `ahead` nothing is compiled: the budget has the State alone.
 
     Raises ValueError where even the smallest does not fit, or, without `shrink`, where the State alone does not.
     """
