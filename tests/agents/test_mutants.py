@@ -239,8 +239,8 @@ MUTANTS: dict[str, tuple[Any, str, str, Callable[[Any], None]]] = {
     ),
     "the update forgets to clear the memory": (
         rnn_module,
-        "forward(network, policy, memory[rows], obs, is_first)",
-        "forward(network, policy, memory[rows], obs, jnp.zeros_like(is_first))",
+        "forward(network, policy, memory[0], obs, is_first)",
+        "forward(network, policy, memory[0], obs, jnp.zeros_like(is_first))",
         unchanged_parameters_give_ratio_one,
     ),
     "the memory is never cleared": (
