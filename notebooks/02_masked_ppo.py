@@ -509,7 +509,7 @@ check(
 # | A nearly uniform first policy | `head = nn.Dense(module.num_outputs, kernel_init=init.orthogonal(0.01), name="logits")(actor)` | [actor_critic.py, line 68](../mxnb/networks/actor_critic.py#L68) |
 # | Values are not clipped unless asked for | `if config.vf_clip_eps:` | [ppo.py, line 245](../mxnb/agents/ppo.py#L245) |
 # | A memory is cleared where an episode begins, inside the scan | `carry = jnp.where(first[:, None], 0.0, carry)` | [recurrent.py, line 47](../mxnb/networks/recurrent.py#L47) |
-# | Finished environments take fresh worlds, each used once | `worlds, queue, head, key = _take_worlds(env, (obs, state), starts, vec.queue, vec.head, key)` | [vector.py, line 143](../mxnb/envs/vector.py#L143) |
+# | Finished environments take fresh worlds, each used once | `worlds, queue, head, key = _take_worlds(env, (obs, state), starts, vec.queue, vec.head, key)` | [vector.py, line 152](../mxnb/envs/vector.py#L152) |
 
 # %% [markdown]
 # ## A page to share
