@@ -72,8 +72,11 @@ def from_source(source: Path, notebook: Path, force: bool = False) -> list[str]:
     return []
 
 
-def find_lines(source: Path) -> list[str]:
-    """Brings links to lines up to date: "| `code` | [file.py, line N](../path/file.py#LN) |" is where the code is."""
+def find_lines(source: Path, write: bool = True) -> list[str]:
+    """Brings links to lines up to date: "| `code` | [file.py, line N](../path/file.py#LN) |" is where the code is.
+
+    Without `write`, a link that leads elsewhere is one of the problems.
+    """
     problems, text = [], source.read_text()
 
     def link(row: re.Match) -> str:
@@ -86,6 +89,8 @@ def find_lines(source: Path) -> list[str]:
         return f"| `{code}` | [{Path(path).name}, line {number}]({path}#L{number}) |"
 
     fresh = LINK.sub(link, text)
+    if fresh != text and not write:
+        problems.append(f"{source.name} has links that lead to other lines by now: run `make notebooks`.")
     if fresh != text and not problems:
         source.write_text(fresh)
         print(f"brought the links to lines in {source.name} up to date")
@@ -129,7 +134,7 @@ def check(source: Path, notebook: Path, force: bool = False) -> list[str]:
             ]
     if notebook.read_text() != notebook_text(source):
         return [f"{_name(notebook)} says the same as {source.name} in other bytes: run `make notebooks`."]
-    return []
+    return find_lines(source, write=False)
 
 
 def notebook_text(source: Path) -> str:

@@ -75,6 +75,12 @@ def test_the_sync_script_sees_a_difference(tmp_path: Path) -> None:
     (tmp_path / "02_masked_ppo.py").write_text(source)
     assert subprocess.run(command, capture_output=True).returncode == 0
     assert subprocess.run([*command, "--check"], capture_output=True).returncode == 0
+    moved = re.sub(r"line (\d+)\]\(([^)#]+)#L\1\)", r"line 1](\2#L1)", source, count=1)
+    (tmp_path / "02_masked_ppo.py").write_text(moved)
+    assert (
+        moved != source and subprocess.run([*command[:2], "--dir", str(tmp_path)], capture_output=True).returncode == 0
+    )
+    assert (tmp_path / "02_masked_ppo.py").read_text() == source  # writing brings links up to date
     (tmp_path / "02_masked_ppo.py").write_text(source.replace("seed = 0", "seed = 1", 1))
     done = subprocess.run([*command, "--check"], capture_output=True, text=True)
     assert done.returncode == 1 and "differs" in done.stdout
