@@ -278,7 +278,7 @@ def test_how_often_a_run_is_saved(
 ) -> None:
     told: list[Any] = []
     monkeypatch.setattr(
-        runner, "_train", lambda agent, run, manager, stop, chunk, saving, *rest: told.append(saving[0])
+        runner, "_train", lambda agent, run, program, manager, stop, chunk, saving, *rest: told.append(saving[0])
     )
     monkeypatch.setattr(runner, "in_colab", lambda: colab)
     monkeypatch.setenv("MXNB_SAVE_MINUTES", outside)
