@@ -32,9 +32,12 @@ def main(folder: Path) -> int:
         report = status.with_suffix(".xml")
         passed, failed, skipped = count(report) if report.exists() else (0, 0, 0)
         code = int(status.read_text())
-        if code not in (0, 5) and not failed:  # 5: no test was selected
+        if code == 1 and not failed:
             failed = 1
-            print(f"{status.stem}: pytest ended with status {code} and reported no failed test")
+            print(f"{status.stem}: pytest ended with status 1 and reported no failed test")
+        elif code not in (0, 1, 5):  # 1: tests failed; 5: no test was selected
+            failed += 1
+            print(f"{status.stem}: pytest ended with status {code}: it was broken off, some tests may not have run")
         total_passed += passed
         total_failed += failed
         total_skipped += skipped

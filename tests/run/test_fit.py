@@ -21,6 +21,7 @@ from tiny import masked, sha256
 from walking import WalkConfig, rows_of, stop_at, timeless, walk
 
 from mxnb.agents.ppo import PPOConfig, ppo
+from mxnb.run import fit as runner
 from mxnb.run.checkpoint import Lost
 from mxnb.run.fit import fit
 
@@ -161,14 +162,15 @@ def test_sigterm_is_as_good_as_ctrl_c(tmp_path: Path, chunks: Any) -> None:
     assert read(tmp_path, "status.json")["status"] == "interrupted" and steps_in(tmp_path) == [3]
 
 
-def test_stopped_before_the_first_update(tmp_path: Path) -> None:
-    agent = walk()
-
-    def init(key: Any) -> Any:
+def test_stopped_before_the_first_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*about: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
-        return agent.init(key)
+        return really(*about)
 
-    result = fit(replace(agent, init=init), tmp_path)
+    really = runner.start
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "start", start)
+        result = fit(walk(), tmp_path)
     assert (result.status, result.update) == ("interrupted", 0)
     assert read(tmp_path, "result.json")["metrics"] == {}
     again = fit(walk(), tmp_path)
