@@ -11,7 +11,7 @@ from typing import Any
 NAMES = ("smoke", "cpu", "colab_t4", "colab_t4_small", "gpu", "tpu")
 """Every agent has exactly these; "auto" chooses among them."""
 
-# compare_timesteps belongs to notebooks 02 to 04: the budget of what they compare with.
+# compare_timesteps belongs to notebooks 02 to 04: the budget of what they compare with; sizes to 05: how many it tries.
 _SMOKE = "training takes seconds once compiled and learns nothing: a test that all runs; 10 MB of disk"
 _UNKNOWN = "not measured yet; up to 500 MB of disk"
 _LOOK = "takes a few minutes the first time and trains nothing"
@@ -84,6 +84,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "total_timesteps": 1024,
             "hidden_dim": 32,
             "compare_timesteps": 512,
+            "sizes": 2,
             "expect": "training takes seconds once compiled and learns nothing: a test that all runs; 10 MB of disk",
         },
         "cpu": {
@@ -92,6 +93,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "total_timesteps": 1_000_000,
             "hidden_dim": 256,
             "compare_timesteps": 100_000,
+            "sizes": 4,
             "expect": "training takes about 3 minutes on Craftax-Classic and 2 CPU cores (measured); 80 MB of disk",
         },
         "colab_t4": {
@@ -100,6 +102,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "total_timesteps": 5_000_000,
             "hidden_dim": 256,
             "compare_timesteps": 500_000,
+            "sizes": 4,
             "expect": "not measured on a T4 yet; 80 MB of disk",
         },
         "colab_t4_small": {
@@ -108,6 +111,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "total_timesteps": 1_000_000,
             "hidden_dim": 128,
             "compare_timesteps": 100_000,
+            "sizes": 4,
             "expect": "not measured on a T4 yet; 50 MB of disk",
         },
         "gpu": {
@@ -116,6 +120,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "total_timesteps": 50_000_000,
             "hidden_dim": 512,
             "compare_timesteps": 5_000_000,
+            "sizes": 6,
             "expect": "not measured yet; 300 MB of disk",
         },
         "tpu": {
@@ -124,6 +129,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "total_timesteps": 100_000_000,
             "hidden_dim": 512,
             "compare_timesteps": 10_000_000,
+            "sizes": 6,
             "expect": "not measured yet; 500 MB of disk",
         },
     },

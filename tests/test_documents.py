@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -35,3 +36,15 @@ def _rows(result: object) -> str:
 
 def test_there_are_three_examples() -> None:
     assert len(BLOCKS) == 3
+
+
+def test_the_table_of_a_t4_says_what_was_measured() -> None:
+    """Every line names its figure's source, and a figure is the benchmark's."""
+    medians = json.loads((ROOT / "benchmarks/results/memory.json").read_text())["medians"]
+    rows = re.findall(
+        r"\| `(\w+)` \| `(colab_t4\w*)` \| [^|]* \| (\S+) GiB: (estimated|measured) \|",
+        (ROOT / "README.md").read_text(),
+    )
+    assert {f"{agent}_{preset}" for agent, preset, *_ in rows} == set(medians) and len(rows) == 8
+    for agent, preset, peak, _ in rows:
+        assert float(peak) == round(medians[f"{agent}_{preset}"]["peak_gib"], 3)

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from mxnb.show._explain import explained
     from mxnb.show._figures import in_notebook, save
     from mxnb.show._health import health
-    from mxnb.show._memory import budget
+    from mxnb.show._memory import budget, budgets, sizes
     from mxnb.show._page import page
     from mxnb.show._playback import Playback, episodes
     from mxnb.show._plots import grid, lines, survival
     from mxnb.show._runs import read_metrics
     from mxnb.show._source import source
+    from mxnb.show._trace import trace
     from mxnb.show._training import achievements_over_time, compare, health_curves
     from mxnb.show._widgets import player, take_over
 
@@ -35,6 +36,7 @@ _HOME = {
     "achievements_over_time": "_training",
     "actions": "_bars",
     "budget": "_memory",
+    "budgets": "_memory",
     "calibration": "_dreams",
     "checks": "_checks",
     "compare": "_training",
@@ -54,10 +56,12 @@ _HOME = {
     "player": "_widgets",
     "read_metrics": "_runs",
     "save": "_figures",
+    "sizes": "_memory",
     "source": "_source",
     "speed": "_bars",
     "survival": "_plots",
     "take_over": "_widgets",
+    "trace": "_trace",
     "write_png": "_episodes",
 }
 
@@ -67,6 +71,7 @@ __all__ = [
     "achievements_over_time",
     "actions",
     "budget",
+    "budgets",
     "calibration",
     "checks",
     "compare",
@@ -86,10 +91,12 @@ __all__ = [
     "player",
     "read_metrics",
     "save",
+    "sizes",
     "source",
     "speed",
     "survival",
     "take_over",
+    "trace",
     "write_png",
 ]
 

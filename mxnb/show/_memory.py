@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mxnb.show._figures import BLUE, GREY, INK, ORANGE, SMALL, new_figure, style
@@ -55,7 +56,109 @@ def budget(plan: Any) -> Figure:
     return fig
 
 
+def budgets(
+    found: Mapping[str, Any], title: str = "Where the bytes go", limits: Mapping[str, float] | None = None
+) -> Figure:
+    """Draw what each of several runs is going to take, one stacked bar each, in the given order.
+
+    Args:
+        found: words for each -> its budget (of `mxnb.run.memory.measure`), or its plan.
+        limits: a device's name -> bytes that may be planned for: a dashed line, or words where it is far off.
+
+    Raises ValueError where nothing is given.
+    """
+    if not found:
+        raise ValueError("give budgets to compare, one at least.")
+    rows = {name: getattr(plan, "budget", plan) for name, plan in found.items()}
+    longest = max(budget.peak for budget in rows.values())
+    unit, name = _unit(longest)
+    kinds = [kind for kind in COLOURS if any(_parts(b).get(kind, 0) > longest / 1000 for b in rows.values())]
+    columns = 3
+    fig = new_figure(height=1.1 + 0.3 * len(rows) + 0.18 * -(-len(kinds) // columns))
+    ax = fig.subplots()
+    left = [0.0] * len(rows)
+    for kind in kinds:
+        wide = [_parts(budget).get(kind, 0) / unit for budget in rows.values()]
+        ax.barh(range(len(rows)), wide, 0.7, left=left, color=COLOURS[kind], label=kind)
+        left = [a + b for a, b in zip(left, wide, strict=True)]
+    for i, budget in enumerate(rows.values()):
+        words = in_words(budget.peak)
+        ax.annotate(words, (left[i], i), (3, 0), textcoords="offset points", va="center", fontsize=SMALL, color=INK)
+    ax.set_xlim(0, 1.25 * longest / unit)
+    far = []
+    for device, limit in (limits or {}).items():
+        if limit <= 1.2 * longest:
+            ax.axvline(limit / unit, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label=f"planned for: {device}")
+        else:
+            far.append(f"{device}: {in_words(limit)} planned for, {limit / longest:,.0f} times the longest bar")
+    style(ax, title, "\n".join([f"peak, {name}", *far]))
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.spines["left"].set_visible(False)
+    fig.legend(loc="outside lower center", ncols=columns, fontsize=SMALL, frameon=False)
+    return fig
+
+
+def sizes(rows: Sequence[Mapping[str, Any]], limits: Mapping[str, float] | None = None) -> Figure:
+    """Draw what the memory and the speed of a run do when one size changes: a line of panels for each field.
+
+    Args:
+        rows: of each try: "field", "value", "peak" in bytes, "steps_per_second" (None: not run). A value that was tried
+            stands in the rows of each field it belongs to.
+        limits: a device's name -> bytes that may be planned for: a dashed line.
+
+    Raises ValueError where nothing is given.
+    """
+    if not rows:
+        raise ValueError("give the rows of some tries, one at least.")
+    fields = list(dict.fromkeys(row["field"] for row in rows))
+    fig = new_figure(height=0.5 + 1.35 * len(fields))
+    axes = fig.subplots(len(fields), 2, squeeze=False)
+    peaks = [row["peak"] for row in rows]
+    unit, name = _unit(max(peaks))
+    lines = list((limits or {}).items())
+    fastest = max((row["steps_per_second"] or 0.0 for row in rows), default=0.0) or 1.0
+    for i, field in enumerate(fields):
+        tries = sorted((row for row in rows if row["field"] == field), key=lambda row: row["value"])
+        values = [row["value"] for row in tries]
+        memory, speed = axes[i]
+        style(memory, f"Peak, {name}" if i == 0 else "", field)
+        memory.plot(values, [row["peak"] / unit for row in tries], "o-", color=BLUE, markersize=3.5)
+        for k, (device, limit) in enumerate(lines):
+            memory.axhline(limit / unit, color=(INK, GREY)[k % 2], linewidth=0.9, linestyle=(0, (4, 3)))
+            if i == 0:
+                memory.annotate(
+                    device, (0.02, limit / unit), (0, -9), xycoords=("axes fraction", "data"), fontsize=SMALL,
+                    color=INK, textcoords="offset points",
+                )  # fmt: skip
+        memory.set_yscale("log")
+        memory.set_ylim(min(peaks) / unit / 2, 2 * max(*peaks, *(limit for _, limit in lines)) / unit)
+        style(speed, "Steps per second" if i == 0 else "", field)
+        ran = [row for row in tries if row["steps_per_second"]]
+        speed.plot([r["value"] for r in ran], [r["steps_per_second"] for r in ran], "o-", color=ORANGE, markersize=3.5)
+        speed.set_ylim(0, 1.15 * fastest)
+        for ax in (memory, speed):
+            ax.set_xscale("log", base=2)
+            ax.set_xticks(values, [f"{value:,}" for value in values])
+            ax.minorticks_off()
+            ax.set_xlim(values[0] / 1.3, values[-1] * 1.3)
+            ax.grid(True, color="#E6E6E6", linewidth=0.6)
+            ax.set_axisbelow(True)
+        speed.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
+        memory.yaxis.set_major_formatter(lambda y, _: f"{y:,.4g}")
+    return fig
+
+
+def _parts(budget: Any) -> dict[str, int]:
+    return {**budget.parts, "work": budget.work}
+
+
+def _unit(size: float) -> tuple[int, str]:
+    return next(((u, n) for u, n in ((_GIB, "GiB"), (_MIB, "MiB")) if size >= u), (_KIB, "KiB"))
+
+
 def in_words(size: float) -> str:
     """Bytes as GiB, MiB or KiB with three digits."""
-    unit, name = next(((u, n) for u, n in ((_GIB, "GiB"), (_MIB, "MiB")) if size >= u), (_KIB, "KiB"))
+    unit, name = _unit(size)
     return f"{size / unit:.3g} {name}"

@@ -23,6 +23,7 @@ EXTRA = {
     "02_masked_ppo": ["compare_timesteps"],
     "03_average_reward": ["compare_timesteps"],
     "04_dreamer": ["compare_timesteps"],
+    "05_memory_tuning": ["sizes"],
     "09_sweep_report": ["sweep_dir"],
 }  # notebooks with parameters of their own
 

@@ -43,3 +43,50 @@ def test_a_bar_within_the_device_and_one_of_parts(work: float, words: str, texts
 
 def test_a_budget_can_be_drawn_by_itself() -> None:
     assert show.budget(a_budget(1.0)).axes
+
+
+def test_several_budgets_lie_below_each_other(texts: Any, cut_off: Any) -> None:
+    fig = show.budgets({"as it is": a_budget(4.0), "in 2 parts": SimpleNamespace(budget=a_budget(1.0))}, "Levers")
+    (ax,) = fig.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["as it is", "in 2 parts"]
+    assert {"Levers", "4.5 GiB", "1.5 GiB", "peak, GiB", "work"} <= set(texts(fig)) and not cut_off(fig)
+    for i, whole in enumerate((4.5, 1.5)):  # each row's pieces touch and add up
+        pieces = [c.patches[i] for c in ax.containers]
+        assert sum(piece.get_width() for piece in pieces) == pytest.approx(whole, abs=1e-6)
+        ends = [piece.get_x() + piece.get_width() for piece in pieces]
+        assert [piece.get_x() for piece in pieces[1:]] == pytest.approx(ends[:-1])
+    assert "the rest" not in texts(fig)  # 64 bytes
+
+
+@pytest.mark.parametrize(("limit", "told"), [(7.84, "T4: 7.84 GiB planned for, 17 times the longest bar"), (0.3, "")])
+def test_a_limit_is_a_line_where_it_is_near(limit: float, told: str, texts: Any, cut_off: Any) -> None:
+    small = Budget("this CPU", GIB, {"parameters": GIB // 8}, GIB // 3)
+    fig = show.budgets({"one": small}, limits={"T4": limit * GIB})
+    words = "\n".join(texts(fig))
+    assert (told in words) if told else ("times the longest" not in words)
+    lines = [line for line in fig.axes[0].lines if line.get_label() == "planned for: T4"]
+    assert len(lines) == (0 if told else 1) and not cut_off(fig)
+    assert not lines or lines[0].get_xdata()[0] == pytest.approx(limit * 1024)  # in MiB
+
+
+def test_each_field_has_its_memory_and_its_speed(texts: Any, cut_off: Any) -> None:
+    rows = [
+        {"field": field, "value": 2**k, "peak": 2**k * 10_000_000, "steps_per_second": None if k == 8 else 100.0 * k}
+        for field in ("num_envs", "num_steps")
+        for k in (8, 5, 6)
+    ]
+    fig = show.sizes(rows, {"T4: 7.84 GiB planned for": 7.84 * GIB})
+    assert len(fig.axes) == 4 and not cut_off(fig)
+    memory, speed = fig.axes[:2]
+    assert list(memory.lines[0].get_xdata()) == [32, 64, 256] and list(speed.lines[0].get_xdata()) == [32, 64]
+    assert list(speed.lines[0].get_ydata()) == [500.0, 600.0]
+    assert memory.lines[0].get_ydata()[-1] == pytest.approx(256e7 / GIB)
+    assert memory.lines[1].get_ydata()[0] == pytest.approx(7.84) and memory.get_ylim()[1] > 7.84
+    assert {"Peak, GiB", "Steps per second", "num_envs", "256", "T4: 7.84 GiB planned for"} <= set(texts(fig))
+
+
+def test_nothing_to_draw_is_said() -> None:
+    with pytest.raises(ValueError, match="one at least"):
+        show.budgets({})
+    with pytest.raises(ValueError, match="one at least"):
+        show.sizes([])
