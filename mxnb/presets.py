@@ -84,7 +84,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "total_timesteps": 1024,
             "hidden_dim": 32,
             "compare_timesteps": 512,
-            "sizes": 2,
+            "sizes": 1,
             "expect": "training takes seconds once compiled and learns nothing: a test that all runs; 10 MB of disk",
         },
         "cpu": {
@@ -102,7 +102,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "total_timesteps": 5_000_000,
             "hidden_dim": 256,
             "compare_timesteps": 500_000,
-            "sizes": 4,
+            "sizes": 3,
             "expect": "not measured on a T4 yet; 80 MB of disk",
         },
         "colab_t4_small": {
@@ -111,7 +111,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "total_timesteps": 1_000_000,
             "hidden_dim": 128,
             "compare_timesteps": 100_000,
-            "sizes": 4,
+            "sizes": 3,
             "expect": "not measured on a T4 yet; 50 MB of disk",
         },
         "gpu": {

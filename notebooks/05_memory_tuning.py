@@ -67,7 +67,8 @@ resume = True  # @param {type:"boolean"}
 overrides = {}  # any PPOConfig field, for example {"num_envs": 256}
 
 # %% [markdown]
-# `sizes` is how many values of each setting are tried, each twice the one before; 0 leaves it to the preset. The other
+# `sizes` is how many values of each setting are tried, each twice the one before; 0 leaves it to the preset. Each costs half a
+# minute of compiling or more, the first time. The other
 # names are the same in every notebook. Nothing is trained, so `total_timesteps` stays 0.
 
 # %%
@@ -159,10 +160,10 @@ T4 = {"T4": SHARE * LIMITS["T4"]}
 
 
 def measured(config, environment=None, **options):
-    """The budget of one configuration; with another environment, or without donation."""
+    """The budget of one configuration's updates; with another environment, or without donation."""
     config = config.resolve()
     agent = mxnb.build(config)[0] if environment is None else ppo(config, environment)
-    return measure(agent, **options)
+    return measure(agent, begin=False, **options)
 
 
 unpacked = replace(env, spec=replace(env.spec, num_binary=0))
@@ -183,12 +184,11 @@ lever_bars
 # from step to step and does the rest twice.
 
 # %%
-dream = make_config(DreamerConfig, preset=p.preset, env_id=p.config.env_id)
+dream = make_config(DreamerConfig, preset=p.preset, env_id=p.config.env_id, total_timesteps=10**7)
 dreamer_levers = {
     "as it is": measured(dream),
     "computing again": measured(replace(dream, remat=True)),
     "half the starts": measured(replace(dream, starts=dream.starts // 2)),
-    "half the replay": measured(replace(dream, replay_size=dream.replay_size // 2)),
 }
 title = f"Dreamer, {dream.batch_size} x {dream.num_steps} rows, {dream.starts} starts"
 dreamer_bars = mxnb.show.budgets(dreamer_levers, title, T4)
@@ -210,8 +210,9 @@ from mxnb.presets import NAMES, PRESETS
 presets = {}
 for config_class, name in ((PPOConfig, "PPO"), (DreamerConfig, "Dreamer")):
     for preset_name in NAMES[: p.sizes]:
-        config = make_config(config_class, preset=preset_name, env_id=p.config.env_id)
-        presets[f"{name} {preset_name}"] = measured(config)
+        presets[f"{name} {preset_name}"] = measured(
+            make_config(config_class, preset=preset_name, env_id=p.config.env_id)
+        )
 preset_bars = mxnb.show.budgets(presets, "Presets", T4)
 mxnb.show.save(preset_bars, figures / "presets.png")
 preset_bars
@@ -228,7 +229,8 @@ from mxnb.run.program import first_state, updates
 
 def tried(config, field, value):
     """One size: predicted peak in bytes, seconds to compile, and environment steps per second (None: does not fit)."""
-    agent, _ = mxnb.build(replace(config, **{field: value}, total_timesteps=10**8).resolve())
+    changed = {} if getattr(config, field) == value else {field: value, "total_timesteps": 10**8}  # enough for any size
+    agent, _ = mxnb.build(replace(config, **changed).resolve())
     started = time.perf_counter()
     budget = measure(agent)
     row = {"field": field, "value": value, "peak": budget.peak, "compiling": time.perf_counter() - started}
@@ -237,18 +239,16 @@ def tried(config, field, value):
     first, program = first_state(agent), updates(agent)  # made already: `measure` has handed them over
     state = first.call(jax.random.key(p.seed))
     count, seconds = 1, 0.0
-    while seconds < 0.5:  # the first call warms up, the last one is long enough to be believed
+    state, _ = jax.block_until_ready(program.call(state, jnp.int32(1)))  # warms up
+    while seconds < 0.5 and count <= 256:
         started = time.perf_counter()
         state, _ = jax.block_until_ready(program.call(state, jnp.int32(count)))
-        seconds, done = time.perf_counter() - started, count
-        count = min(256, 4 * count)
-        if done == 256:
-            break
+        seconds, done, count = time.perf_counter() - started, count, 4 * count
     return row | {"steps_per_second": done * agent.steps_per_update / seconds}
 
 
 def tried_all(config, fields):
-    """A row for each size of each field: half of what the preset has, as much, twice, ... (from as much, if two)."""
+    """A row for each size of each field: half of what the preset has, as much, twice, ... (from as much on, if 1 or 2)."""
     first = -1 if p.sizes > 2 else 0
     rows = {}
     for field in fields:
@@ -313,7 +313,7 @@ print(f"this process has held at most {peak / 1e9:.1f} GB of the host's memory s
 # | T4 (2018) | imitated, not faster than float32 and once much slower | float32 |
 # | TPU v5e | native: 197 TFLOP/s a chip | `compute_dtype = "bfloat16"`; parameters stay float32 |
 # | A100, H100, H200 | native, in tensor cores | the same |
-# | CPU | imitated on most | float32 |
+# | CPU | imitated on most, native on some | float32 |
 #
 # mxnb keeps parameters, optimiser, losses and advantages in float32 always; only the layers of PPO's networks compute in
 # `compute_dtype`, and on a T4 it refuses bfloat16. What this device makes of a plain matrix product:
@@ -364,7 +364,7 @@ print(caught.budget)
 # it came from.
 
 # %%
-short = replace(p.config, num_steps=16, total_timesteps=10**8).resolve()
+short = replace(p.config, num_steps=16).resolve()
 agent, _ = mxnb.build(short)
 first, program = first_state(agent), updates(agent)
 state = first.call(jax.random.key(p.seed))

@@ -146,7 +146,7 @@ def sizes(rows: Sequence[Mapping[str, Any]], limits: Mapping[str, float] | None 
             ax.grid(True, color="#E6E6E6", linewidth=0.6)
             ax.set_axisbelow(True)
         speed.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
-        memory.yaxis.set_major_formatter(lambda y, _: f"{y:,.4g}")
+        memory.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}" if y >= 1 else f"{y:g}")
     return fig
 
 
