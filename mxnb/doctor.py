@@ -72,14 +72,15 @@ class Checkup:
         return "\n".join([*lines, "all is ready" if self.ok else f"{broken} of {len(self.rows)} rows need a mend"])
 
     def _repr_html_(self) -> str:
-        cell = 'style="text-align:left;vertical-align:top;padding:3px 10px;white-space:normal"'
+        look = "text-align:left;vertical-align:top;padding:3px 10px;white-space:normal"
+        cell, words = f'style="{look}"', f'style="{look};overflow-wrap:anywhere"'  # a long path shall not widen the table
         lines = []
         for row in self.rows:
             sign = f'<b style="color:{_COLOURS[row.state]};white-space:nowrap">{_SIGNS[row.state]} {row.state}</b>'
             mend = f"<br><b>Mend:</b> {html.escape(row.mend)}" if row.mend else ""
             lines.append(
                 f"<tr><td {cell}>{sign}</td><td {cell}>{html.escape(row.name)}</td>"
-                f"<td {cell}>{html.escape(row.words)}{mend}</td></tr>"
+                f"<td {words}>{html.escape(row.words)}{mend}</td></tr>"
             )
         return f'<div style="overflow-x:auto"><table>{"".join(lines)}</table></div>'
 

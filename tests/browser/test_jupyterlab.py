@@ -72,9 +72,9 @@ run = mxnb.fit(ppo(config, mxnb.make("catch")), "catch", save_updates=2)""",
 )
 
 
-def run_all(browser: Any, lab: str, name: str) -> Any:
+def run_all(browser: Any, lab: str, name: str, width: int = 1280) -> Any:
     """The page of a notebook whose cells have all been run."""
-    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page = browser.new_page(viewport={"width": width, "height": 1000})
     page.goto(f"{lab}/lab/tree/notebooks/{name}")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
     page.wait_for_function(f"{STATUS} === 'idle'")
@@ -141,3 +141,33 @@ def test_run_all_and_play_the_episode(browser: Any, lab: str) -> None:
     assert player.get_attribute("data-step") == "0"
     shoot(page, "jupyterlab-02")
     page.close()
+
+
+CHECKS = (
+    "import mxnb\nmxnb.doctor()",
+    """from mxnb.agents.ppo import PPOConfig
+plan = mxnb.plan(PPOConfig(env_id="catch", total_timesteps=256, num_envs=8, num_steps=8, hidden_dim=8).resolve(), "T4")
+mxnb.show.budget(plan)""",
+)
+
+
+@pytest.mark.parametrize("width", [1280, 700])
+def test_doctor_and_budget_are_read_without_scrolling(browser: Any, lab: str, tmp_path: Path, width: int) -> None:
+    import nbformat
+
+    cells = [nbformat.v4.new_code_cell(text) for text in CHECKS]
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "notebooks" / "checks.ipynb")
+    page = run_all(browser, lab, "checks.ipynb", width)
+    page.wait_for_selector(".jp-OutputArea-output img", timeout=200_000)
+    table = page.locator(".jp-OutputArea-output table").first
+    assert table.locator("tr").count() >= 11
+    shoot(page, f"lab_doctor_{width}")
+    for shown in (table, page.locator(".jp-OutputArea-output img").first):
+        hidden = shown.evaluate(
+            """e => { let most = 0;
+            for (let o = e; o && !o.matches('.jp-Notebook'); o = o.parentElement)
+                most = Math.max(most, e.getBoundingClientRect().right - o.getBoundingClientRect().right);
+            return most; }"""
+        )
+        assert hidden <= 1, f"{hidden} pixels are cut off on the right"
