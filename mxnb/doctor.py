@@ -73,7 +73,7 @@ class Checkup:
 
     def _repr_html_(self) -> str:
         look = "text-align:left;vertical-align:top;padding:3px 10px;white-space:normal"
-        cell, words = f'style="{look}"', f'style="{look};overflow-wrap:anywhere"'  # a long path shall not widen the table
+        cell, words = f'style="{look}"', f'style="{look};overflow-wrap:anywhere"'  # no path widens it
         lines = []
         for row in self.rows:
             sign = f'<b style="color:{_COLOURS[row.state]};white-space:nowrap">{_SIGNS[row.state]} {row.state}</b>'

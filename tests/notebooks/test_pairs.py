@@ -181,3 +181,8 @@ def test_badges_are_stamped_from_one_place(tmp_path: Path) -> None:
     again = subprocess.run([*script, "--check"], capture_output=True, text=True, cwd=tmp_path)
     assert again.returncode == 0, again.stdout
     assert subprocess.run([*script, "https://x"], capture_output=True, cwd=tmp_path).returncode == 1
+    with (tmp_path / "pyproject.toml").open("a") as settings:
+        settings.write('\n[tool.mxnb.accelerators]\n02_masked_ppo = "V5E1"\n')
+    assert subprocess.run(script, capture_output=True, cwd=tmp_path).returncode == 0
+    metadata = jupytext.read(tmp_path / "notebooks" / "02_masked_ppo.py").metadata
+    assert metadata["accelerator"] == "TPU" and metadata["colab"]["gpuType"] == "V5E1"
