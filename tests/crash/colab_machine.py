@@ -130,10 +130,6 @@ class Machine:
         (found,) = (self.content / "papermill_runs" / "local" / "02_masked_ppo").iterdir()
         return found
 
-    def programs(self) -> set[str]:
-        """Names of what is in its compile cache."""
-        return {path.name for path in (self.folder / "home" / ".cache" / "mxnb" / "jax").glob("*-cache")}
-
     def disconnect(self) -> None:
         """Colab takes it away, with everything on it."""
         shutil.rmtree(self.folder)
