@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ if os.environ["SIMULATED_MOUNT"]:
 class Machine:
     """A fresh machine in `folder`, where every one is, with a clone of the repository beside the notebook."""
 
-    def __init__(self, folder: Path, drive: Path, *, mount: bool = True, **environ: str) -> None:
+    def __init__(self, folder: Path, drive: Path, environ: Mapping[str, str], *, mount: bool = True) -> None:
         self.folder, self.content, self.packages = folder, folder / "content", folder / "dist-packages"
         startup = folder / "home" / ".ipython" / "profile_default" / "startup"
         for needed in (self.content, self.packages, startup):

@@ -35,7 +35,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """(name, sha256 of the policy, rows) of a run that nobody cut, on a machine with no Drive."""
     folder = tmp_path_factory.mktemp("unbroken")
     compiled = {k: v for k, v in os.environ.items() if k == "JAX_COMPILATION_CACHE_DIR"}  # to be done sooner
-    machine = Machine(folder / "machine", folder / "drive", mount=False, **compiled)
+    machine = Machine(folder / "machine", folder / "drive", compiled, mount=False)
     said = wait(child := machine.run_all(**CELL))
     assert child.returncode == 0, said
     printed = machine.printed()
@@ -47,7 +47,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_a_disconnected_run_goes_on_from_drive(unbroken: Any, tmp_path: Path) -> None:
     drive = tmp_path / "drive"
-    first = Machine(tmp_path / "machine", drive, **OFTEN)
+    first = Machine(tmp_path / "machine", drive, OFTEN)
     child = first.run_all(**CELL)
     deadline = time.monotonic() + 300
     while not list(drive.rglob("run-*.tar")) and child.poll() is None and time.monotonic() < deadline:
@@ -63,7 +63,7 @@ def test_a_disconnected_run_goes_on_from_drive(unbroken: Any, tmp_path: Path) ->
     (archived,) = {path.parent for path in drive.rglob("run-*.tar")}
     assert archived == drive / "MyDrive" / "mxnb" / "02_masked_ppo" / unbroken[0]
 
-    second = Machine(tmp_path / "machine", drive, JAX_DEBUG_LOG_MODULES="jax._src.compiler", **OFTEN)
+    second = Machine(tmp_path / "machine", drive, OFTEN | {"JAX_DEBUG_LOG_MODULES": "jax._src.compiler"})
     said = wait(again := second.run_all(**CELL))
     assert again.returncode == 0, said
     printed = second.printed()

@@ -40,7 +40,8 @@ def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def machine(tmp_path: Path, drive: Path) -> Iterator[Callable[..., Path]]:
     """machine("name", file=size, ...): a new process on it, and its compile cache with these programs besides."""
-    there = jax.config.jax_compilation_cache_dir
+    options: Any = jax.config
+    there = options.jax_compilation_cache_dir
 
     def new(name: str, **programs: int) -> Path:
         folder = tmp_path / name
@@ -388,7 +389,11 @@ def test_build_restores_and_fit_keeps(machine: Callable[..., Path], drive: Path)
     mxnb.build(make_config(PPOConfig, preset="smoke", env_id="cartpole-v1"))
     assert set(contents(second)) == {"jit_a-cache"}
     third = machine("third")
-    fit(walk(), "run2", hooks=[lambda run_dir, rows: (third / "jit_late-cache").write_bytes(b"of an evaluation")])
+
+    def evaluation(run_dir: Path, rows: Any) -> None:
+        (third / "jit_late-cache").write_bytes(b"compiled late")
+
+    fit(walk(), "run2", hooks=[evaluation])
     assert names(drive) >= {"jit_a-cache", "jit_late-cache"}
 
 
