@@ -114,8 +114,14 @@ AGENTS: dict[str, Callable[[], tuple[type, Callable[..., Agent]]]] = {
 
 
 def build(config: Any) -> tuple[Agent, Env]:
-    """The agent and the environment that a configuration describes; turns on the compilation cache."""
+    """The agent and the environment that a configuration describes; turns on the compilation cache.
+
+    Where runs are archived, programs that an earlier machine compiled are brought back first.
+    """
+    from mxnb.run.cache import restore_programs
+
     use_compilation_cache()
+    restore_programs()
     for agent in AGENTS.values():
         config_class, maker = agent()
         if type(config) is config_class:

@@ -323,7 +323,7 @@ def _cache() -> Row:
         return Row("compile cache", NOTE, f"in a bucket, {told}, so every process pays for reading it")
     folder = Path(told or _default_cache())
     if folder.is_relative_to(_DRIVE):
-        mend = "unset JAX_COMPILATION_CACHE_DIR; to keep it, copy it there and back as colab/README.md says"
+        mend = "unset JAX_COMPILATION_CACHE_DIR; a copy is kept on Drive without that"
         return Row("compile cache", BAD, "on Drive, where each program is read over the network", mend)
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     if not os.access(nearest, os.W_OK) or not nearest.is_dir():
@@ -337,7 +337,11 @@ def _cache() -> Row:
     for path in files:
         with suppress(OSError):  # another process has cleared it away
             size += path.stat().st_size
-    return Row("compile cache", GOOD, f"{len(files)} files, {size / 1e6:.0f} MB in {folder}")
+    kept = 0
+    with suppress(OSError):  # a Drive that does not answer
+        kept = sum(path.stat().st_size for path in (_DRIVE / "mxnb").glob("compile_cache-*.tar.gz"))
+    copy = f"; {kept / 1e6:.0f} MB kept on Drive" if kept else ""
+    return Row("compile cache", GOOD, f"{len(files)} files, {size / 1e6:.0f} MB in {folder}{copy}")
 
 
 def _default_cache() -> Path:

@@ -5,6 +5,7 @@ This file is loaded before any test imports mxnb, so the import hook sees the mo
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -19,6 +20,7 @@ if _early:
     raise RuntimeError(f"imported before the type checks were in place: {', '.join(_early)}")
 install_import_hook(CHECKED, "beartype.beartype")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+os.environ["MXNB_ARCHIVE_CACHE_MB"] = "0"  # tests with an archive do not copy all the tests' programs into it
 
 
 @pytest.fixture

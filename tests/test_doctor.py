@@ -229,6 +229,9 @@ def test_compile_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     folder.mkdir(parents=True)
     (folder / "one").write_bytes(bytes(3_000_000))
     assert doctor._cache().words.startswith("1 files, 3 MB")
+    (doctor._DRIVE / "mxnb").mkdir(parents=True)
+    (doctor._DRIVE / "mxnb" / "compile_cache-tesla-t4.tar.gz").write_bytes(bytes(7_000_000))
+    assert doctor._cache().words == f"1 files, 3 MB in {folder}; 7 MB kept on Drive"
     folder.chmod(0o777)
     row = doctor._cache()
     assert row.state == "broken" and row.mend == f"chmod o-w {folder}"

@@ -47,16 +47,22 @@ def minutes_from(name: str, default: float) -> float:
     return minutes
 
 
-def archive_folder(run_dir: Path) -> Path | None:
-    """Where this run is archived: below $MXNB_ARCHIVE, or in Colab below Drive's folder mxnb, if it is mounted."""
-    root = os.environ.get("MXNB_ARCHIVE", "")
+def archive_root() -> Path | None:
+    """What outlives the machine: $MXNB_ARCHIVE, or in Colab Drive's folder mxnb, if it is mounted."""
+    if root := os.environ.get("MXNB_ARCHIVE", ""):
+        return Path(root)
     with suppress(OSError):
-        if not root and in_colab() and _DRIVE.is_dir():
-            root = str(_DRIVE / "mxnb")
-    if not root:
+        if in_colab() and _DRIVE.is_dir():
+            return _DRIVE / "mxnb"
+    return None
+
+
+def archive_folder(run_dir: Path) -> Path | None:
+    """Where this run is archived, below `archive_root`; None where there is none."""
+    if (root := archive_root()) is None:
         return None
     here, base = run_dir.resolve(), run_root().resolve()
-    return Path(root) / (here.relative_to(base) if here.is_relative_to(base) else here.relative_to(here.anchor))
+    return root / (here.relative_to(base) if here.is_relative_to(base) else here.relative_to(here.anchor))
 
 
 class Stored(NamedTuple):

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from mxnb.config import write_json
 from mxnb.run import checkpoint
 from mxnb.run.archive import in_colab, minutes_from, set_archive_aside
+from mxnb.run.cache import keep_programs, restore_programs
 from mxnb.run.folder import check_numbers, check_run, prepare, read_status, read_update, set_aside, shown, write_status
 from mxnb.run.lock import locked
 from mxnb.run.memory import check_dtype, check_memory, words
@@ -110,6 +111,7 @@ def fit(
     minutes = save_minutes if save_minutes is not None else 5.0 if in_colab() else 10.0
     minutes = minutes_from("MXNB_SAVE_MINUTES", minutes)
     minutes_from("MXNB_ARCHIVE_MINUTES", 30.0)
+    restore_programs()
     check_run(agent, run_dir, seed, resume, init_from)
     places = placement(agent, mesh)
     if not resume:
@@ -133,6 +135,7 @@ def fit(
                     all_hooks = (mirrored, *hooks)
                     run.state = jax.device_put(run.state, places)
                     program = _compile(agent, run, mesh)
+                    keep_programs()
                     _train(agent, run, program, manager, stop, chunk_seconds, saving, evals, all_hooks, log_updates)
                     status = "done" if run.update >= agent.num_updates else "interrupted"
                     _finish(agent, run, manager, status)
@@ -280,6 +283,7 @@ def _finish(agent: Any, run: Run, manager: Any, status: str) -> None:
     write_json(run.dir / "result.json", result)
     write_status(run.dir, status, run.update)
     run.archive(run.update, last=True)
+    keep_programs()  # those of evaluations too
     minutes = run.wall_seconds() / 60
     after = f"after {run.update:,} updates in {minutes:.1f} minutes"
     warn(run, result["health"])

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 HERE = Path(__file__).parent
+NOTEBOOK = HERE.parents[1] / "notebooks" / "02_masked_ppo.ipynb"
 ENVIRON = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
 
 
@@ -27,6 +31,17 @@ def finish(agent: str, *run_dirs: Path, **options: int) -> list[tuple[int, str]]
     assert child.returncode == 0, err
     hashes = [line.split()[1] for line in out.splitlines() if line.startswith("state ")]
     return list(zip(began(out), hashes, strict=True))
+
+
+def wait(child: subprocess.Popen[str]) -> str:
+    """What a process printed, once it has ended."""
+    return child.communicate(timeout=600)[0]
+
+
+def kill_kernel(child: subprocess.Popen[str]) -> None:
+    """Kills the kernel of papermill's."""
+    (kernel,) = [p for p in psutil.Process(child.pid).children(recursive=True) if "ipykernel" in " ".join(p.cmdline())]
+    os.kill(kernel.pid, signal.SIGKILL)
 
 
 def began(out: str) -> list[int]:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from runs import ENVIRON, timeless
-
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "02_masked_ppo.ipynb"
+from runs import ENVIRON, NOTEBOOK, kill_kernel, timeless, wait
 
 
 def run_notebook(folder: Path, steps: int, **environ: str) -> subprocess.Popen[str]:
@@ -30,15 +25,6 @@ def run_notebook(folder: Path, steps: int, **environ: str) -> subprocess.Popen[s
     }.items():
         words += ["-p", name, str(value)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRON | environ)
-
-
-def wait(child: subprocess.Popen[str]) -> str:
-    return child.communicate(timeout=600)[0]
-
-
-def kill_kernel(child: subprocess.Popen[str]) -> None:
-    (kernel,) = [p for p in psutil.Process(child.pid).children(recursive=True) if "ipykernel" in " ".join(p.cmdline())]
-    os.kill(kernel.pid, signal.SIGKILL)
 
 
 def ended(folder: Path) -> Any:
