@@ -49,7 +49,7 @@ def check(agent: Any, seed: int, mesh: Any) -> None:
     if not several():
         return
     if mesh is None or {*mesh.devices.flat} != {*jax.devices()}:
-        there = "mesh is None" if mesh is None else f"the mesh has {mesh.size} devices"
+        there = "mesh is None" if mesh is None else f"the mesh is of {mesh.size} devices"
         raise ValueError(
             f"{there}, and jax has {jax.device_count()} in {jax.process_count()} processes; use "
             'mesh=jax.make_mesh((jax.device_count(),), ("envs",)) in each'

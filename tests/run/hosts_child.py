@@ -1,25 +1,22 @@
-"""One process of a run: `python hosts_child.py PROCESS PROCESSES PORT FOLDER SCENE ...`, each with its devices."""
+"""One process of a run: `python hosts_child.py PROCESS PROCESSES PORT FOLDER HOW:RUN ...`, with its own devices."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from tiny import PPO_SIZES, masked
+import jax.numpy as jnp
+from tiny import PPO_SIZES, host, masked, sha256
 
 from mxnb.agents.ppo import PPOConfig, ppo
-from mxnb.run import fit as runner
+from mxnb.run.fit import fit
 
 UPDATES = 12
-SIZES = PPO_SIZES | {"num_envs": 8, "shards": 4, "num_minibatches": 1, "update_epochs": 2}
-SIZES |= {"total_timesteps": 8 * 16 * UPDATES}
+SIZES = PPO_SIZES | {"shards": 4, "num_minibatches": 1, "total_timesteps": 8 * 16 * UPDATES}
 
 
 def agent(**other: Any) -> Any:
@@ -30,29 +27,73 @@ def mesh() -> Any:
     return jax.make_mesh((jax.device_count(),), ("envs",))
 
 
-def told(folder: Path, name: str, **words: Any) -> None:
+def tell(folder: Path, name: str, words: Any) -> None:
     """What the test reads."""
     (folder / f"{name}-{jax.process_index()}.json").write_text(json.dumps(words))
 
 
 def run(folder: Path, name: str, **options: Any) -> None:
-    """A run to its end, or as far as it gets."""
-    result = runner.fit(agent(), folder / name, mesh=mesh(), chunk_seconds=0.05, **options)
-    leaves = [np.asarray(leaf.addressable_data(0)) for leaf in jax.tree.leaves(result.state.policy)]
-    digest = hashlib.sha256(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest()
-    told(folder, name, status=result.status, update=result.update, policy=digest, pid=os.getpid())
+    """A run as far as it gets; of several processes only the first is given the folder."""
+    own = folder if jax.process_index() == 0 else folder / "nobody"
+    result = fit(agent(), own / name, mesh=mesh(), chunk_seconds=0.05, **options)
+    policy = jax.tree.map(lambda x: x.addressable_data(0), result.state.policy)
+    tell(folder, name, {"status": result.status, "update": result.update, "policy": sha256(host(policy))})
 
 
-def slow(run_dir: Any, rows: Any) -> None:
-    """A hook that gives the test time for a signal."""
-    time.sleep(0.2)
+def slow(folder: Path, name: str) -> None:
+    """With time for a signal."""
+    run(folder, name, hooks=[lambda run_dir, rows: time.sleep(0.2)])
+
+
+def twice(folder: Path, name: str) -> None:
+    """To its end, with evaluations, which know of one process only; and once more, when there is nothing to train."""
+    size = jax.jit(lambda policy: sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(policy)))
+    for _ in range(2):
+        run(folder, name, evaluate=lambda policy: {"return": size(policy)}, eval_updates=4)
+
+
+def failing(folder: Path, name: str) -> None:
+    """Ended by an error of process 0's alone, after a save."""
+
+    def full(run_dir: Any, rows: Any) -> None:
+        if rows[-1]["update"] >= 5:
+            raise OSError("no room")
+
+    tell(folder, name, [refused(run, folder, name, hooks=[full])])
+
+
+def errors(folder: Path, name: str) -> None:
+    """Everything that is refused."""
+    mine, second = jax.sharding.Mesh(jax.local_devices(), ("envs",)), jax.process_index()
+    asked: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({}, {"mesh": None}),
+        ({}, {"mesh": mine}),
+        ({}, {"seed": second}),
+        ({"lr": 1e-3 * (1 + second)}, {}),
+        ({"num_envs": 7, "shards": 1}, {}),
+        ({}, {"keep": 0}),
+    ]
+    tell(folder, name, [refused(fit, agent(**c), folder / name, **{"mesh": mesh()} | o) for c, o in asked])
+
+
+def refused(call: Any, *args: Any, **options: Any) -> list[str]:
+    """The error, in words."""
+    try:
+        call(*args, **options)
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+    return []
+
+
+HOW = {"run": run, "slow": slow, "twice": twice, "failing": failing, "errors": errors}
 
 
 def main(process: str, processes: str, port: str, folder: str, *scenes: str) -> None:
     if int(processes) > 1:
-        jax.distributed.initialize(f"127.0.0.1:{port}", int(processes), int(process), heartbeat_timeout_seconds=20)
+        jax.distributed.initialize(f"127.0.0.1:{port}", int(processes), int(process))
     for scene in scenes:
-        run(Path(folder), scene)
+        how, name = scene.split(":")
+        HOW[how](Path(folder), name)
 
 
 if __name__ == "__main__":
