@@ -86,14 +86,18 @@ def fit(
         every update either way.
       mesh: a jax.sharding.Mesh of devices that share the environments (`jax.make_mesh((8,), ("envs",))`); num_envs and
         shards of the configuration must be multiples of its size. Which devices they are changes results only in the
-        order of sums.
+        order of sums. Several processes (`jax.distributed.initialize`) call fit alike, with a mesh of all their
+        devices: process 0 decides, writes, prints, evaluates and calls hooks, a signal to any of them stops all, and
+        the others need no run folder.
       wandb: True or its options mirror every row to Weights & Biases; see `mxnb.run.mirror.mirror`.
 
     Raises:
       ValueError: the folder holds a run of another configuration, or one that did not begin with init_from; the
-        policy there does not fit; an option is unknown or out of range; the state is too large for the device.
+        policy there does not fit; an option is unknown or out of range; the state is too large for the device;
+        the processes ask for different runs, or their mesh lacks devices.
       FileNotFoundError: init_from has no policy.
       FloatingPointError: the loss is not a number; the newest checkpoint is from before.
+      mxnb.run.hosts.Ended: in a process that is not the first: that one's run ended with an error, which it names.
       mxnb.run.lock.InUse: another process trains in this folder.
       mxnb.run.checkpoint.Lost: this run was saved, and neither the folder nor the archive has a whole checkpoint.
       OSError: the last checkpoint could not be written; the newest one is whole.

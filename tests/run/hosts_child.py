@@ -48,8 +48,13 @@ def slow(folder: Path, name: str) -> None:
 def twice(folder: Path, name: str) -> None:
     """To its end, with evaluations, which know of one process only; and once more, when there is nothing to train."""
     size = jax.jit(lambda policy: sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(policy)))
+
+    def evaluate(policy: Any) -> dict[str, Any]:
+        assert all(leaf.is_fully_addressable for leaf in jax.tree.leaves(policy))
+        return {"return": size(policy)}
+
     for _ in range(2):
-        run(folder, name, evaluate=lambda policy: {"return": size(policy)}, eval_updates=4)
+        run(folder, name, evaluate=evaluate, eval_updates=4)
 
 
 def failing(folder: Path, name: str) -> None:
