@@ -16,7 +16,7 @@ from mxnb.agents.ppo import PPOConfig, ppo
 from mxnb.run.fit import fit
 
 UPDATES = 12
-SIZES = PPO_SIZES | {"shards": 4, "num_minibatches": 1, "total_timesteps": 8 * 16 * UPDATES}
+SIZES: dict[str, Any] = PPO_SIZES | {"shards": 4, "num_minibatches": 1, "total_timesteps": 8 * 16 * UPDATES}
 
 
 def agent(**other: Any) -> Any:
