@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
 from mxnb.config import write_json
+from mxnb.run import hosts
 from mxnb.run.folder import shown
+from mxnb.run.hosts import keyed, numbers
 
 SCHEMA = 2
 """2: with the leaves' digests; 1, which had none, is refused."""
@@ -62,7 +63,11 @@ def open_checkpoints(run_dir: Path, keep: int) -> Iterator[ocp.CheckpointManager
     """The run folder's checkpoints, the newest `keep` of them; what a killed process left half-written is removed."""
     steps = steps_folder(run_dir)
     _sweep(steps)
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
+    if hosts.several():
+        steps.mkdir(parents=True, exist_ok=True)  # orbax does so only where it may wait for all processes
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=not hosts.several(), enable_async_checkpointing=False, **hosts.orbax()
+    )
     manager = ocp.CheckpointManager(steps, options=options)
     try:
         yield manager
@@ -76,6 +81,8 @@ def save(manager: ocp.CheckpointManager, update: int, state: Any, meta: dict[str
         return
     _sweep(Path(manager.directory))  # a save that failed leaves what it wrote, which is room that this one needs
     record = {"schema": SCHEMA, "update": update, "leaves": digests(state), **meta}
+    if hosts.several():  # orbax stores no array of one process then, but NumPy's, which have no keys
+        record["numbers"], state = True, jax.tree.map(lambda x: np.asarray(numbers(x)), state)
     record["sha256"] = _record_digest(record)
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record))
     if not manager.save(update, args=args, force=True):
@@ -166,18 +173,14 @@ def digests(tree: Any) -> dict[str, list[Any]]:
     """{leaf's path: [shape, dtype, sha256 of its bytes]}; a PRNG key counts as its numbers."""
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.asarray(jax.device_get(_numbers(leaf)))
-        numbers: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        found[_name(path)] = [list(array.shape), str(leaf.dtype), hashlib.sha256(numbers).hexdigest()]
+        array = np.asarray(jax.device_get(numbers(leaf)))
+        content: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        found[_name(path)] = [list(array.shape), str(leaf.dtype), hashlib.sha256(content).hexdigest()]
     return found
 
 
 def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
-def _numbers(x: Any) -> Any:
-    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
 def _record_digest(record: dict[str, Any]) -> str:
@@ -198,7 +201,7 @@ def _read(folder: Path, update: int, shapes: Any) -> tuple[Any, dict[str, Any]]:
     """(state, meta) of one checkpoint, verified."""
     if not (folder / "meta").is_dir():
         raise ValueError("its record is missing")
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler(**hosts.orbax()), **hosts.orbax()) as reader:
         meta = reader.restore(folder / "meta")
     if meta.get("schema") != SCHEMA:
         newer = isinstance(meta.get("schema"), int) and meta["schema"] > SCHEMA
@@ -209,10 +212,13 @@ def _read(folder: Path, update: int, shapes: Any) -> tuple[Any, dict[str, Any]]:
     if meta.get("sha256") != _record_digest(meta) or meta["update"] != update:
         raise ValueError("its record is not what was saved")
     _compare(meta["leaves"], shapes, folder)
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
-    with ocp.StandardCheckpointer() as reader:
+    plain = meta.get("numbers", False)
+    stored = jax.tree.map(lambda x: jax.eval_shape(numbers, x), shapes) if plain else shapes
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), stored)
+    with ocp.StandardCheckpointer(**hosts.orbax()) as reader:
         state = reader.restore(folder / "state", target)
+    state = jax.tree.map(keyed, state, shapes) if plain else state
     found = digests(state)
     if wrong := [name for name, leaf in meta["leaves"].items() if found[name][2] != leaf[2]]:
         raise ValueError(f"{', '.join(wrong[:3])} is not what was saved")
@@ -222,7 +228,7 @@ def _read(folder: Path, update: int, shapes: Any) -> tuple[Any, dict[str, Any]]:
 def _compare(leaves: dict[str, list[Any]], shapes: Any, folder: Path) -> None:
     """Drift, in words, unless the record's shapes and dtypes are those asked for."""
     asked = {
-        _name(path): [list(jax.eval_shape(_numbers, leaf).shape), str(leaf.dtype)]
+        _name(path): [list(jax.eval_shape(numbers, leaf).shape), str(leaf.dtype)]
         for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
     }
     stored = {name: leaf[:2] for name, leaf in leaves.items()}

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from mxnb.config import write_json
-from mxnb.run import checkpoint
+from mxnb.run import checkpoint, hosts
 from mxnb.run.archive import in_colab, minutes_from, set_archive_aside
 from mxnb.run.cache import keep_programs, restore_programs
 from mxnb.run.folder import check_numbers, check_run, prepare, read_status, read_update, set_aside, shown, write_status
@@ -87,38 +87,64 @@ def fit(
         every update either way.
       mesh: a jax.sharding.Mesh of devices that share the environments (`jax.make_mesh((8,), ("envs",))`); num_envs and
         shards of the configuration must be multiples of its size. Which devices they are changes results only in the
-        order of sums.
+        order of sums. Several processes (`jax.distributed.initialize`) call fit alike, with a mesh of all their
+        devices: process 0 decides, writes, prints, evaluates and calls hooks, a signal to any of them stops all, and
+        the others need no run folder.
       wandb: True or its options mirror every row to Weights & Biases; see `mxnb.run.mirror.mirror`.
 
     Raises:
       ValueError: the folder holds a run of another configuration, or one that did not begin with init_from; the
-        policy there does not fit; an option is unknown or out of range; the state is too large for the device.
+        policy there does not fit; an option is unknown or out of range; the state is too large for the device;
+        the processes ask for different runs, or their mesh lacks devices.
       FileNotFoundError: init_from has no policy.
       FloatingPointError: the loss is not a number; the newest checkpoint is from before.
+      mxnb.run.hosts.Ended: in a process that is not the first: that one's run ended with an error, which it names.
       mxnb.run.lock.InUse: another process trains in this folder.
       mxnb.run.checkpoint.Lost: this run was saved, and neither the folder nor the archive has a whole checkpoint.
       OSError: the last checkpoint could not be written; the newest one is whole.
     """
     run_dir = Path(run_dir)
-    check_options(wandb)
-    check_numbers(
-        save_minutes=save_minutes,
-        save_updates=save_updates,
-        keep=keep,
-        eval_updates=eval_updates,
-        log_updates=log_updates,
-    )
-    minutes = save_minutes if save_minutes is not None else 5.0 if in_colab() else 10.0
-    minutes = minutes_from("MXNB_SAVE_MINUTES", minutes)
-    minutes_from("MXNB_ARCHIVE_MINUTES", 30.0)
-    restore_programs()
-    check_run(agent, run_dir, seed, resume, init_from)
+    hosts.check(agent, seed, mesh)
     places = placement(agent, mesh)
-    if not resume:
-        with locked(run_dir):  # not while another process trains there
-            set_aside(run_dir)
-            set_archive_aside(run_dir)
-    saving, evals = (minutes, save_updates), (evaluate, eval_updates)
+    if not hosts.leads():
+        with _signals() as stop:
+            return Result(*hosts.follow(agent, places, mesh, stop, _MAX_CHUNK), run_dir)
+    with hosts.leading():
+        check_options(wandb)
+        check_numbers(
+            save_minutes=save_minutes,
+            save_updates=save_updates,
+            keep=keep,
+            eval_updates=eval_updates,
+            log_updates=log_updates,
+        )
+        minutes = save_minutes if save_minutes is not None else 5.0 if in_colab() else 10.0
+        minutes = minutes_from("MXNB_SAVE_MINUTES", minutes)
+        minutes_from("MXNB_ARCHIVE_MINUTES", 30.0)
+        restore_programs()
+        check_run(agent, run_dir, seed, resume, init_from)
+        if not resume:
+            with locked(run_dir):  # not while another process trains there
+                set_aside(run_dir)
+                set_archive_aside(run_dir)
+        saving, evals = (minutes, save_updates), (evaluate, eval_updates)
+        how = (chunk_seconds, saving, evals, tuple(hooks), log_updates)
+        return _run(agent, run_dir, seed, keep, init_from, wandb, mesh, places, how)
+
+
+def _run(
+    agent: Any,
+    run_dir: Path,
+    seed: int,
+    keep: int,
+    init_from: str | Path | None,
+    wandb: bool | Mapping[str, Any],
+    mesh: Any,
+    places: Any,
+    how: tuple[Any, ...],
+) -> Result:
+    """The run from its lock to its last word; in a run of several processes, process 0's."""
+    chunk_seconds, saving, evals, hooks, log_updates = how
     with locked(run_dir), _signals() as stop:
         check_memory(agent)
         check_dtype(agent)
@@ -133,8 +159,8 @@ def fit(
                 write_status(run_dir, "running", run.update)
                 with mirror(wandb, run_dir, run.update) as mirrored:
                     all_hooks = (mirrored, *hooks)
-                    run.state = jax.device_put(run.state, places)
-                    program = _compile(agent, run, mesh)
+                    run.state = hosts.placed(run.state, places, run.update)
+                    program = hosts.ordered(_compile(agent, run, mesh), stop)
                     keep_programs()
                     _train(agent, run, program, manager, stop, chunk_seconds, saving, evals, all_hooks, log_updates)
                     status = "done" if run.update >= agent.num_updates else "interrupted"
@@ -165,6 +191,7 @@ def _show_finished(agent: Any, run: Run, manager: Any, wandb: bool | Mapping[str
         pass  # what could not be sent then is sent now
     print(f"This run is finished ({run.update:,} updates); nothing is trained. Its folder: {shown(run.dir)}")
     print("To train it anew, say after a change to your environment or network: resume=False (--no-resume).")
+    hosts.shown(run.state, run.update)
     return Result("done", run.state, run.update, run.dir)
 
 
@@ -196,7 +223,7 @@ def _train(
         problem: Exception | None = None
         if evaluate and eval_updates and run.update % eval_updates == 0:
             try:
-                found = {f"eval/{k}": float(v) for k, v in evaluate(run.state.policy).items()}
+                found = {f"eval/{k}": float(v) for k, v in evaluate(hosts.local(run.state.policy)).items()}
                 rows[-1] |= {k: v if math.isfinite(v) else None for k, v in found.items()}
             except Exception as error:  # the updates are good: keep them, then stop
                 problem = error

@@ -70,7 +70,7 @@ class Plan:
 
 def device_bytes() -> int:
     """Usable bytes: what the device reports as its limit; on a CPU the machine's memory, or what a container leaves."""
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return int(stats["bytes_limit"])
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]

@@ -39,7 +39,7 @@ def placement(agent: Any, mesh: Any = None) -> Any:
     """
     shapes = jax.eval_shape(agent.init, jax.random.key(0))
     if mesh is None:
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return jax.tree.map(lambda x: here, shapes)
     problems = [
         f"{name} = {value} does not divide over the mesh's {mesh.size} devices: use a multiple of {mesh.size}"

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from mxnb.config import policy_file
-from mxnb.run import checkpoint
+from mxnb.run import checkpoint, hosts
 from mxnb.run.archive import Archive, archive_folder, in_colab, unpack, was_archived
 from mxnb.run.folder import (
     check_config,
@@ -67,11 +67,11 @@ def start(agent: Any, run_dir: Path, seed: int, manager: Any, about: dict[str, A
         (run_dir / "metrics.jsonl").write_text("")
         started = time.perf_counter()
         # Placed as a restored state is, or resuming would compile another program.
-        state = jax.block_until_ready(jax.device_put(first_state(agent).call(key), jax.devices()[0]))
+        state = jax.block_until_ready(jax.device_put(first_state(agent).call(key), jax.local_devices()[0]))
         print(f"{agent.name} on {agent.spec.id}: made the first worlds in {time.perf_counter() - started:.1f} s")
         if about.get("init_from"):  # whose policy was copied here when the run was prepared
             policy = checkpoint.load_params(start_file(run_dir), state.policy)
-            state = agent.begun(dataclasses.replace(state, policy=jax.device_put(policy, jax.devices()[0])))
+            state = agent.begun(dataclasses.replace(state, policy=jax.device_put(policy, jax.local_devices()[0])))
             print(f"began with the policy of {about['init_from']}")
         now = time.perf_counter()
         return Run(run_dir, state, 0, [], 0.0, now, about, Archive(run_dir), kept=agent.kept, saved_at=now)
@@ -91,7 +91,7 @@ def start(agent: Any, run_dir: Path, seed: int, manager: Any, about: dict[str, A
     whole = jax.tree.structure(jax.eval_shape(agent.init, key))
     if update < agent.num_updates and jax.tree.structure(state) != whole:
         print(f"the checkpoint holds no replay: the policy plays {agent.steps_before:,} steps first to fill one")
-        state = jax.block_until_ready(jax.device_put(jax.jit(agent.regrown)(state), jax.devices()[0]))
+        state = jax.block_until_ready(jax.device_put(jax.jit(agent.regrown)(state), jax.local_devices()[0]))
     for words in judge(agent.health, rows) if update < agent.num_updates else ():
         print(f"warning: this run was not healthy when it stopped: {words}")
     wall, now = float(meta["wall_seconds"]), time.perf_counter()
@@ -170,7 +170,7 @@ def save(run: Run, manager: Any) -> None:
         **{name: run.about[name] for name in ("agent", "seed", "config", "versions")},
     }
     try:
-        checkpoint.save(manager, run.update, run.kept(run.state), meta)
+        checkpoint.save(manager, run.update, hosts.gathered(run.kept(run.state)), meta)
     except Exception as error:
         full = any(word in str(error) for word in _DISK) and "out of memory" not in str(error).lower()
         if full:  # TensorStore's errors are of no class of their own
