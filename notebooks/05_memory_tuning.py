@@ -74,6 +74,7 @@ overrides = {}  # any PPOConfig field, for example {"num_envs": 256}
 # %%
 import time
 from dataclasses import replace
+from statistics import median
 
 import jax
 import jax.numpy as jnp
@@ -249,7 +250,7 @@ def tried(config, field, value):
         started = time.perf_counter()
         state, _ = jax.block_until_ready(program.call(state, jnp.int32(count)))
         speeds.append(count * agent.steps_per_update / (time.perf_counter() - started))
-    return row | {"steps_per_second": float(np.median(speeds))}
+    return row | {"steps_per_second": median(speeds)}
 
 
 def tried_all(config, fields):
