@@ -72,7 +72,7 @@ system:
 
 # Colab's versions in an environment of their own, for the tests that run at them.
 colab-env: setup
-	@bash scripts/colab_env.sh || echo "Colab's versions could not be installed; the tests at them are skipped."
+	@bash scripts/colab_env.sh || { test $$? = 3 && echo "So Colab's versions are not installed, and the tests at them are skipped."; }
 
 lab: setup
 	@$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks

@@ -11,7 +11,7 @@ needed = ("mxnb", "mxnb.build", "craftax", "distrax", "gymnax", "jaxtyping")
 if not all(importlib.util.find_spec(name) for name in needed):  # this imports none of them
     sys.modules.pop("mxnb", None)  # a folder of that name imports as an empty package
     repository = ""
-    folders = [folder for folder in ("..", ".", "mxnb") if os.path.exists(f"{folder}/mxnb/build.py")]
+    folders = [folder for folder in ("..", ".", "./mxnb") if os.path.exists(f"{folder}/mxnb/build.py")]
     source = os.environ.get("MXNB_SOURCE") or next(iter(folders), repository and f"git+https://github.com/{repository}")
     assert source, "mxnb is not here: clone its repository beside this notebook, then run this cell again"
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:  # pip shall fail rather than replace jax

@@ -114,11 +114,12 @@ def make_config(cls: type, *, preset: str = "", overrides: Mapping[str, Any] | N
     return replace(config, origins={**config.origins, "preset": preset}) if preset else config
 
 
-def parameters(cls: type, *, notebook: str = "", extra: Iterable[str] = ()) -> Parameters:
+def parameters(cls: type, *, notebook: str = "", extra: Iterable[str] = (), expect: str = "") -> Parameters:
     """Reads the caller's parameters cell, checks it, and prints every value with its origin.
 
     cls: the agent's Config. notebook: names the default run folder. extra: the notebook's own integer
-    parameters, whose 0 leaves them to the preset. Under papermill, names it injects that the cell does not
+    parameters, whose 0 leaves them to the preset. expect: how long it takes, where that is not the training that the
+    preset speaks of. Under papermill, names it injects that the cell does not
     have are refused. Raises ValueError listing every mistake, before anything is trained.
     """
     frame = inspect.currentframe()
@@ -150,7 +151,7 @@ def parameters(cls: type, *, notebook: str = "", extra: Iterable[str] = ()) -> P
     result = Parameters(
         config, chosen, cell["seed"], run_dir, cell["resume"], values, tuple(notes + more), why.startswith("auto")
     )
-    announce(result, why, own.get("expect", ""))
+    announce(result, why, expect or own.get("expect", ""))
     return result
 
 

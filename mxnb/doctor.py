@@ -189,7 +189,12 @@ def _devices() -> Row:
     if holder:
         words = f"a TPU is here, and {holder} holds it; one process owns the chip"
         pid = holder.split()[1]
-        return Row("devices", BAD, words, f"end it (kill {pid}), or set JAX_PLATFORMS=cpu before Python starts")
+        mend = (
+            f"if no such process runs, sudo rm {_TPU_LOCK}; if one does, end it"
+            if pid == "?"
+            else f"end it (kill {pid})"
+        )
+        return Row("devices", BAD, words, f"{mend}, or set JAX_PLATFORMS=cpu before Python starts")
     try:
         found = _asked_here() if _initialised() else _asked_elsewhere()
     except (RuntimeError, subprocess.TimeoutExpired) as error:

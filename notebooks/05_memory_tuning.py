@@ -28,8 +28,10 @@
 # anything is allocated: where the bytes go, which setting moves them, what each size costs in speed, and what to do
 # when it does not fit. It trains nothing.
 #
-# Press **Run all**. It measures the device it runs on, and draws the lines of a free Colab T4 (11.2 GiB for JAX) into
-# every picture of memory, also on a laptop.
+# Press **Run all**. It measures the device it runs on. The pictures that compare sizes also mark the 7.84 GiB that are planned
+# for on a free Colab T4 (0.7 of the 11.2 that JAX has there), on a laptop too.
+#
+# Most of the time goes into compiling some forty programs, half a minute each, so the second run is much quicker than the first.
 
 # %% cellView="form" tags=["setup"]
 # @title Setup (installs mxnb where it is missing, about a minute in Colab)
@@ -45,7 +47,7 @@ needed = ("mxnb", "mxnb.build", "craftax", "distrax", "gymnax", "jaxtyping")
 if not all(importlib.util.find_spec(name) for name in needed):  # this imports none of them
     sys.modules.pop("mxnb", None)  # a folder of that name imports as an empty package
     repository = ""
-    folders = [folder for folder in ("..", ".", "mxnb") if os.path.exists(f"{folder}/mxnb/build.py")]
+    folders = [folder for folder in ("..", ".", "./mxnb") if os.path.exists(f"{folder}/mxnb/build.py")]
     source = os.environ.get("MXNB_SOURCE") or next(iter(folders), repository and f"git+https://github.com/{repository}")
     assert source, "mxnb is not here: clone its repository beside this notebook, then run this cell again"
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:  # pip shall fail rather than replace jax
@@ -67,8 +69,8 @@ resume = True  # @param {type:"boolean"}
 overrides = {}  # any PPOConfig field, for example {"num_envs": 256}
 
 # %% [markdown]
-# `sizes` is how many values of each setting are tried, each twice the one before; 0 leaves it to the preset. Each costs half a
-# minute of compiling or more, the first time. The other
+# `sizes` is how many values of each setting are tried, each twice the one before, and how many presets are drawn beside
+# yours; 0 leaves it to the preset. The other
 # names are the same in every notebook. Nothing is trained, so `total_timesteps` stays 0.
 
 # %%
@@ -84,7 +86,12 @@ from mxnb.agents.dreamer import DreamerConfig
 from mxnb.agents.ppo import PPOConfig, ppo
 from mxnb.config import make_config
 
-p = mxnb.parameters(PPOConfig, notebook="05_memory_tuning", extra=["sizes"])
+p = mxnb.parameters(
+    PPOConfig,
+    notebook="05_memory_tuning",
+    extra=["sizes"],
+    expect="trains nothing; on 2 CPU cores the first run takes about 15 minutes (measured), on a T4 nobody has taken the time",
+)
 figures = p.run_dir / "figures"
 
 # %% [markdown]
@@ -148,10 +155,10 @@ for name in ("craftax-classic-v1", "craftax-v1"):
 #
 # Each lever buys memory with something else. The bars show one PPO run with one lever moved at a time.
 #
-# - **Packed rollouts** cost a little time to pack and unpack.
+# - **Packed rollouts** cost nothing that we could measure: they take time to unpack, and less memory is moved.
 # - **Donation** costs nothing: the old state's buffers are used for the new one.
 # - **Parts** (`num_microbatches`): a minibatch goes through the network in pieces and the gradients are added. The same batch,
-#   fewer activations at once.
+#   fewer activations at once, for one more forward pass.
 # - **Half the environments** is a smaller batch: another run, not the same one in less memory.
 
 # %%
@@ -169,10 +176,10 @@ def measured(config, environment=None, **options):
 
 unpacked = replace(env, spec=replace(env.spec, num_binary=0))
 levers = {
-    "as it is": plan.budget,
+    "as it is": measured(p.config),
     "not packed": measured(p.config, unpacked),
     "not donated": measured(p.config, donate=False),
-    "in 2 parts": measured(replace(p.config, num_microbatches=2)),
+    "in twice as many parts": measured(replace(p.config, num_microbatches=2 * p.config.num_microbatches)),
     "half the environments": measured(replace(p.config, num_envs=p.config.num_envs // 2)),
 }
 lever_bars = mxnb.show.budgets(levers, f"PPO, {p.config.num_envs} x {p.config.num_steps} steps", T4)
@@ -180,12 +187,13 @@ mxnb.show.save(lever_bars, figures / "levers_ppo.png")
 lever_bars
 
 # %% [markdown]
-# Dreamer spends its bytes elsewhere. The replay is state. The work is imagination: `starts` states, each played `horizon`
-# steps on in the model, with every activation kept for the way back. **Computing again** (`remat`) keeps only what passes
-# from step to step and does the rest twice.
+# Dreamer spends its bytes elsewhere. The replay is state. The work is mostly the world model's over the replayed rows, whose
+# inner values are kept for the way back; then actor and critic on the imagined states. **Computing again** (`remat`) keeps of the
+# former only what passes from step to step and does the rest twice. Fewer **starts** shrink the latter.
 
 # %%
 dream = make_config(DreamerConfig, preset=p.preset, env_id=p.config.env_id, total_timesteps=10**7)
+dream = mxnb.plan(replace(dream, origins={}), shrink=True).config  # pixels, say, may need a smaller replay
 dreamer_levers = {
     "as it is": measured(dream),
     "computing again": measured(replace(dream, remat=True)),
@@ -197,20 +205,31 @@ mxnb.show.save(dreamer_bars, figures / "levers_dreamer.png")
 dreamer_bars
 
 # %% [markdown]
-# The order in which `mxnb.plan` pulls them under preset `auto`: first what leaves the result alone (parts, computing again;
-# for Dreamer a smaller replay before that), then what makes a smaller batch, last the network. It prints each. What you
-# set yourself stays as you set it.
+# Under preset `auto`, `mxnb.plan` pulls them in this order, as far as each helps, and prints what it does:
+#
+# | lever | agents | another result? |
+# |---|---|---|
+# | a smaller replay | `dreamer` | yes |
+# | more parts | `ppo`, `ppo_rnn`, `average_reward` | no, but for rounding |
+# | computing again | `ppo_rnn`, `average_reward`, `dreamer` | no |
+# | fewer starts, then fewer sequences | `dreamer` | yes |
+# | half the environments | all | yes: a smaller batch |
+# | half the network | all | yes |
+#
+# What you set yourself stays as you set it.
 #
 # ## Presets
 #
-# The same for the presets of both agents, compiled for this device.
+# The same for presets of both agents, compiled for this device.
 
 # %%
 from mxnb.presets import NAMES, PRESETS
 
+drawn = dict.fromkeys([p.preset, *("cpu", "colab_t4_small", "colab_t4", "gpu", "tpu")[: p.sizes * (p.sizes > 1)]])
+
 presets = {}
 for config_class, name in ((PPOConfig, "PPO"), (DreamerConfig, "Dreamer")):
-    for preset_name in NAMES[: p.sizes]:
+    for preset_name in drawn:
         presets[f"{name} {preset_name}"] = measured(
             make_config(config_class, preset=preset_name, env_id=p.config.env_id)
         )
@@ -228,10 +247,19 @@ preset_bars
 from mxnb.run.program import first_state, updates
 
 
+def sized(config, field, value):
+    """The configuration with another size, and with what that size needs."""
+    if getattr(config, field) == value:
+        return config
+    changed = {field: value, "total_timesteps": 10**9}  # enough for any
+    if hasattr(config, "starts"):  # Dreamer imagines from replayed rows
+        changed["starts"] = min(config.starts, config.batch_size * changed.get("num_steps", config.num_steps))
+    return replace(config, **changed).resolve()
+
+
 def tried(config, field, value):
     """One size: predicted peak in bytes, seconds to compile, and environment steps per second (None: does not fit)."""
-    changed = {} if getattr(config, field) == value else {field: value, "total_timesteps": 10**8}  # enough for any size
-    agent, _ = mxnb.build(replace(config, **changed).resolve())
+    agent, _ = mxnb.build(sized(config, field, value))
     started = time.perf_counter()
     budget = measure(agent)
     row = {"field": field, "value": value, "peak": budget.peak, "compiling": time.perf_counter() - started}
@@ -272,11 +300,11 @@ mxnb.show.save(ppo_sizes, figures / "sizes_ppo.png")
 ppo_sizes
 
 # %% [markdown]
-# Read the left column against the dashed line, the right one for where it flattens. More environments use a wide device better
-# until it is full; then each step only waits for more work. A wider network costs little memory and much time. Longer rollouts
-# cost memory alone.
+# Read the left column against the dashed line, the right one for where it flattens or falls. More environments use a wide
+# device better until it is full. Longer rollouts are more memory for the same work. A wider network is more of both: its moments
+# and gradients, and its matrix products.
 #
-# A batch that is twice as large is another run, too: half as many updates for the same number of steps.
+# Twice the environments or steps are another run, too: half as many updates for the same number of steps.
 
 # %%
 dreamer_rows = list(tried_all(dream, ("num_envs", "deter", "num_steps")))
@@ -291,24 +319,29 @@ dreamer_sizes
 # ## What compiling needs
 #
 # Compiling has its own costs: seconds, and memory of the **host** (12.7 GB on a free Colab), not of the device. A kernel that dies
-# before the first update has often run out of that. Both hardly depend on `num_envs`, as long as nothing is unrolled in Python and
-# worlds are made a few at a time (`lax.map`) instead of all at once (`vmap`).
+# before the first update has often run out of that. Two habits keep both low: nothing is unrolled in Python, and worlds are made
+# a few at a time (`lax.map`) instead of all at once (`vmap`).
 
 # %%
 import resource
 import sys
 
-print(f"{'':<12} {'size':>8} {'seconds':>8}")
+print(f"{'':<12} {'num_envs':>8} {'seconds':>8}")
 for name, rows in (("PPO", ppo_rows), ("Dreamer", dreamer_rows)):
     for row in rows:
         if row["field"] == "num_envs":
-            print(f"{name:<12} {row['value']:>8,} {row['compiling']:>8.1f}")
+            seen = (
+                "  (this program was compiled further up)"
+                if row["value"] in (p.config.num_envs, dream.num_envs)
+                else ""
+            )
+            print(f"{name:<12} {row['value']:>8,} {row['compiling']:>8.1f}{seen}")
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 print(f"this process has held at most {peak / 1e9:.1f} GB of the host's memory so far")
 
 # %% [markdown]
-# Seconds near zero mean that the program came out of the compile cache, which lies on disk (`~/.cache/mxnb/jax`): the second
-# run of a notebook on the same kind of device begins at once.
+# Few seconds mean that the program came out of the compile cache, which lies on disk (`~/.cache/mxnb/jax`) and, in Colab with Drive
+# mounted, goes to Drive: the second run of a notebook on the same kind of device begins much sooner.
 #
 # ## Precision
 #
@@ -321,45 +354,46 @@ print(f"this process has held at most {peak / 1e9:.1f} GB of the host's memory s
 # | A100, H100, H200 | native, in tensor cores | the same |
 # | CPU | imitated on most, native on some | float32 |
 #
-# mxnb keeps parameters, optimiser, losses and advantages in float32 always; only the layers of PPO's networks compute in
-# `compute_dtype`, and on a T4 it refuses bfloat16. What this device makes of a plain matrix product:
+# mxnb keeps parameters, optimiser, losses and advantages in float32 always; only the layers of `ppo`, `ppo_rnn` and
+# `average_reward` compute in `compute_dtype` (Dreamer has none), and on a T4 it refuses bfloat16. What this device makes of a chain of
+# matrix products at jax's default precision, which is less than full float32 on a TPU and on GPUs from the A100 on:
 
 # %%
-side, rates = 1024, {}
+side, chain, rates = 1024 if jax.devices()[0].platform == "cpu" else 4096, 16, {}
 for dtype in (jnp.float32, jnp.bfloat16):
-    a = jnp.ones((side, side), dtype)
-    product = jax.jit(lambda x: x @ x).lower(a).compile()
-    product(a).block_until_ready()
+    a = jnp.eye(side, dtype=dtype)
+    products = jax.jit(lambda x: jax.lax.fori_loop(0, chain, lambda i, y: y @ x, x)).lower(a).compile()
+    products(a).block_until_ready()
     calls, started = 0, time.perf_counter()
-    while time.perf_counter() - started < 0.3:
-        product(a).block_until_ready()
+    while time.perf_counter() - started < 0.5:
+        products(a).block_until_ready()
         calls += 1
-    rates[jnp.dtype(dtype).name] = calls * 2 * side**3 / (time.perf_counter() - started) / 1e9
-speeds = mxnb.show.speed(rates, f"Product of two {side} x {side} matrices", "billion operations per second (GFLOP/s)")
+    rates[jnp.dtype(dtype).name] = calls * chain * 2 * side**3 / (time.perf_counter() - started) / 1e9
+speeds = mxnb.show.speed(rates, f"Products of {side} x {side} matrices", "billion operations per second (GFLOP/s)")
 mxnb.show.save(speeds, figures / "precision.png")
 speeds
 
 # %% [markdown]
 # ## When it does not fit
 #
-# Let us ask for too much on purpose: 65,536 games of Catch, 256 steps each, for a T4. Nothing is allocated; the programs are only
+# Let us ask for too much on purpose: 262,144 games of Catch, 256 steps each, for a T4. Nothing is allocated; the programs are only
 # compiled. `shrink` is what preset `auto` does by itself.
 
 # %%
 much = make_config(
-    PPOConfig, env_id="catch-bsuite", num_envs=65_536, num_steps=256, hidden_dim=512, total_timesteps=10**9
+    PPOConfig, env_id="catch-bsuite", num_envs=262_144, num_steps=256, hidden_dim=512, total_timesteps=10**9
 )
 much = replace(much, origins={})  # as if a preset had chosen these sizes: what is given by hand would stay
 caught = mxnb.plan(much, "T4", shrink=True)
 print(caught.budget)
 
 # %% [markdown]
-# If a run dies all the same with `RESOURCE_EXHAUSTED`, its folder says `oom` in `status.json`, and its last checkpoint is whole.
-# Then, in this order:
+# If a run dies all the same with `RESOURCE_EXHAUSTED`, its folder says `oom` in `status.json`, and its last checkpoint, if there was
+# one, is whole. Then, in this order:
 #
-# 1. Is something else on the device? Another notebook's kernel holds its 75 % until it is shut down; `mxnb.doctor()` says so.
-# 2. Let `preset = "auto"` choose, or take the next smaller preset.
-# 3. `num_microbatches` up, `remat` on: the same result in less memory. An old run goes on with them.
+# 1. Is something else on the device? Another notebook's kernel holds its 75 % until it is shut down; `nvidia-smi` shows it.
+# 2. Let `preset = "auto"` choose, or take the next smaller preset. Other sizes are another run, with a folder of its own.
+# 3. `num_microbatches` up, or `remat` on where the agent has it: the same result in less memory.
 # 4. Fewer environments, or a smaller replay.
 # 5. A larger share of the GPU for JAX: `XLA_CLIENT_MEM_FRACTION=0.85`, set before anything imports jax.
 #
@@ -382,32 +416,38 @@ mxnb.show.save(time_bars, figures / "trace.png")
 time_bars
 
 # %% [markdown]
-# How to read it. `envs/craftax.py` is the game itself, `envs/vector.py` the resets, `networks` the forward passes, `agents/ppo.py`
-# rollout, losses and their gradients. If the game leads, more environments at once pay. If networks and update lead, a smaller
-# network or fewer epochs do. Copies are state that a loop carries along: small arrays copied often, as with few environments.
-# A program that came out of the compile cache names the code of whoever compiled it first.
+# How to read it. `envs/craftax.py` is the game itself, `envs/vector.py` the resets, `networks` the network's layers forwards and
+# backwards, `kernels` masks, returns and losses, `agents/ppo.py` what holds them together: rollout, minibatches, the optimiser. If the
+# game leads, more environments at once pay. If networks and update lead, a smaller network or fewer epochs do. Copies are state that a
+# loop carries along: small arrays copied often, as with few environments. A program that came out of the compile cache names the
+# code of whoever compiled it first, and with an older compiler the bars name files alone, those of flax and Craftax among them.
 #
-# The same folder opens in Perfetto (drag the `.trace.json.gz` into the browser) or in XProf, on a time line. Look for gaps: there
-# the device waits for Python. Inside a chunk there are none, since a chunk is one program.
-#
-# ## The presets, and what is known of them
-#
-# Measured means that somebody ran it on that device and the figure stands in the repository. Everything else is a guess until then.
+# The same trace opens on a time line in Perfetto (drag the file below into its page) or in XProf. Look for gaps: there the device waits
+# for Python. Inside a chunk there are none, since a chunk is one program.
 
 # %%
-print(f"{'agent':<15} {'preset':<15} {'environments x steps':>20}  {'peak':>9}  time and disk")
+from mxnb.run.folder import shown
+
+print(*(shown(path) for path in sorted((p.run_dir / "trace").rglob("*.trace.json.gz"))[-1:]))
+
+# %% [markdown]
+# ## The presets, and what is known of them
+#
+# Measured means that somebody ran it on that device and the figure stands in the repository. Everything else is an estimate until
+# then. Peaks are of programs compiled for the device that this notebook runs on.
+
+# %%
 for name, table in PRESETS.items():
     for preset_name, fields in table.items():
         if name == "env_checks" or preset_name not in NAMES:
             continue
         known = presets.get(f"{'PPO' if name == 'ppo' else name.title()} {preset_name}")
-        size = f"{known.peak / 2**30:.3f} GiB" if known else "-"
-        shape = f"{fields['num_envs']:,} x {fields['num_steps']}"
-        print(f"{name:<15} {preset_name:<15} {shape:>20}  {size:>9}  {fields['expect']}")
+        size = f"peak {known.peak / 2**30:.3f} GiB" if known else ""
+        how = "measured" if "(measured)" in fields["expect"] else "estimated"
+        print(f"{name} {preset_name}: {fields['num_envs']:,} x {fields['num_steps']}  {size}  [{how}]")
+        print(f"    {fields['expect']}")
 
 # %% [markdown]
-# The peaks are of programs compiled for the device that this notebook ran on, so for any other device they are estimates.
-#
 # ## What to try next
 #
 # - `overrides = {"num_envs": 1024}` on a GPU: how far is the T4's line now, and where does the speed flatten?

@@ -74,6 +74,8 @@ def main(arguments: list[str]) -> int:
         titles[path.stem] = re.findall(r"(?m)^# # (.*)$", text)[0]
         fresh[path] = stamped(text, repository, path.stem, accelerators.get(path.stem, "T4"))
     fresh[ROOT / "README.md"] = readme((ROOT / "README.md").read_text(), repository, titles)
+    if unknown := [name for name in accelerators if name not in titles]:
+        raise ValueError(f"[tool.mxnb.accelerators] names {', '.join(unknown)}; there are {', '.join(titles)}")
     stale = [path for path, text in fresh.items() if path.read_text() != text]
     for path in stale:
         print(f"{path.relative_to(ROOT)} {'differs: run make badges' if check else 'written'}")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv/colab: the versions that Colab has (colab/pins-gpu.txt), and mxnb put beside them by the notebooks' own setup
-# cell, as there. Nothing to do where that was done with the same pins, setup cell and requirements.
+# cell, as there. Nothing to do where that was done with the same pins, setup cell and requirements. Exit 3: no packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 env=.venv/colab
@@ -11,6 +11,7 @@ echo "Setting up $env, the versions of Colab's GPU runtime, about a minute ..."
 rm -rf $env
 .venv/bin/python -m venv $env
 pip() { $env/bin/python -m pip "$@" -qq --disable-pip-version-check; }
+pip download --no-deps -d "$(mktemp -d)" packaging > /dev/null 2>&1 || { echo "No package index can be reached."; exit 3; }
 pip install -r colab/pins-gpu.txt
 (cd notebooks && PIP_DISABLE_PIP_VERSION_CHECK=1 "../$env/bin/python" ../colab/setup_cell.py)
 pip install -c colab/pins-gpu.txt pytest pytest-timeout hypothesis beartype nbmake psutil rlax

@@ -45,7 +45,8 @@ suite() { # suite NAME: its tests, with the report in $reports/NAME.*
         name=${name#colab_}
     fi
     if [ "$name" = colab ]; then
-        what+=(tests/kernels tests/networks tests/show/test_widgets.py)
+        what+=(tests/kernels tests/networks tests/test_doctor.py tests/run/test_memory.py tests/run/test_cache.py)
+        what+=(tests/show/test_widgets.py tests/show/test_trace.py tests/show/test_memory_picture.py)
     elif [ "$name" = tests ]; then
         what+=(tests/test_*.py)
     elif [ -d "tests/$name" ]; then

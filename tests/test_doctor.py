@@ -142,6 +142,18 @@ def test_a_tpu_that_another_process_holds_is_left_alone(monkeypatch: pytest.Monk
     assert "jax[tpu]==0.9.1" in doctor._plugins().mend
 
 
+def test_a_lock_file_of_another_user_may_be_left_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    lock.touch()
+    monkeypatch.setattr(doctor, "_TPU_LOCK", str(lock))
+    monkeypatch.setattr(doctor, "_initialised", lambda: False)
+    monkeypatch.setattr(doctor, "_chips", lambda: {"/dev/accel0"})
+    monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
+    row = doctor._devices()
+    assert row.state == "broken" and "another user" in row.words
+    assert f"sudo rm {lock}" in row.mend and "kill ?" not in row.mend
+
+
 def test_a_cpu_asked_for_is_no_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What the red rows of TPU and GPU name as a mend makes them green."""
     monkeypatch.setattr(doctor, "_chip_holder", lambda: "process 7 (python)")

@@ -180,7 +180,10 @@ def _say_why(run_dir: Path, run: Run | None, error: BaseException) -> None:
     with suppress(OSError):
         write_status(run_dir, "oom" if oom else "failed", run.update if run else read_update(run_dir), error=words)
     if oom:
-        print("Out of memory. Use a smaller preset (colab_t4_small), or halve num_envs in overrides.")
+        print(
+            "Out of memory. Does another process hold the device (nvidia-smi shows it)? Else begin a new run: preset "
+            "'auto' plans its memory; or use a smaller preset (colab_t4_small), or half of num_envs in overrides."
+        )
 
 
 def _show_finished(agent: Any, run: Run, manager: Any, wandb: bool | Mapping[str, Any]) -> Result:

@@ -133,14 +133,17 @@ def sizes(rows: Sequence[Mapping[str, Any]], limits: Mapping[str, float] | None 
                     color=INK, textcoords="offset points",
                 )  # fmt: skip
         memory.set_yscale("log")
-        memory.set_ylim(min(peaks) / unit / 2, 2 * max(*peaks, *(limit for _, limit in lines)) / unit)
+        memory.set_ylim(min(peaks) / unit / 2, 2 * max([*peaks, *(limit for _, limit in lines)]) / unit)
         style(speed, "Steps per second" if i == 0 else "", field)
         ran = [row for row in tries if row["steps_per_second"]]
         speed.plot([r["value"] for r in ran], [r["steps_per_second"] for r in ran], "o-", color=ORANGE, markersize=3.5)
+        for row in tries:
+            if not row["steps_per_second"]:
+                speed.annotate("not\nrun", (row["value"], 0), ha="center", va="bottom", fontsize=SMALL, color=INK)
         speed.set_ylim(0, 1.15 * fastest)
         for ax in (memory, speed):
             ax.set_xscale("log", base=2)
-            ax.set_xticks(values, [f"{value:,}" for value in values])
+            ax.set_xticks(values, [f"{value // 1024}k" if value % 1024 == 0 else f"{value}" for value in values])
             ax.minorticks_off()
             ax.set_xlim(values[0] / 1.3, values[-1] * 1.3)
             ax.grid(True, color="#E6E6E6", linewidth=0.6)

@@ -135,7 +135,7 @@ def _frames(text: str) -> dict[str, str]:
             file = files.get(place.get("file_name_id", ""), "")
             function = functions.get(place.get("function_name_id", ""), "").split(".<locals>")[0]
             words = f"{_short(file)} {function}".strip()
-            if "mxnb" in Path(file).parts:
+            if _own(file):
                 return words
             first, steps = first or words, steps + 1
             frame = str(int(frames[frame].get("parent_frame_id", "0")) - offset)
@@ -163,4 +163,11 @@ def _table(text: str, name: str) -> dict[str, Any]:
 def _short(file: str) -> str:
     """A source's path from its package on."""
     parts = Path(file).parts
-    return "/".join(parts[-2:] if "mxnb" in parts else parts[-1:])
+    return "/".join(parts[-2:] if _own(file) else parts[-1:])
+
+
+def _own(file: str) -> bool:
+    """Whether a source is mxnb's: in its package, not only below a clone of that name."""
+    parts = Path(file).parts
+    last = lambda name: max((i for i, part in enumerate(parts) if part == name), default=-1)
+    return last("mxnb") > max(last("site-packages"), last("dist-packages"))

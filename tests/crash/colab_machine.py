@@ -52,6 +52,7 @@ words = sys.argv[1:]
 constraints = Path(words[words.index("-c") + 1]).read_text().split()
 with open(os.environ["SIMULATED_PIP"], "a") as file:
     print(json.dumps({"words": words, "constraints": constraints}), file=file)
+assert "/" in words[-1], f"{words[-1]!r} is a package to pip, and no folder"
 (Path(os.environ["SIMULATED_PACKAGES"]) / "mxnb").symlink_to(Path(words[-1]).resolve() / "mxnb")
 """,
 }

@@ -27,7 +27,7 @@ def installed_once(machine: Machine) -> bool:
     """Whether the setup cell asked pip for mxnb from the clone, and to leave Colab's packages as they are."""
     (asked,) = map(json.loads, (machine.folder / "pip.jsonl").read_text().splitlines())
     kept = {line.split("==")[0] for line in asked["constraints"]}
-    return asked["words"][:2] == ["install", "-q"] and asked["words"][-1] == "mxnb" and {"jax", "numpy"} <= kept
+    return asked["words"][:2] == ["install", "-q"] and asked["words"][-1] == "./mxnb" and {"jax", "numpy"} <= kept
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def test_no_path_of_one_machine(stem: str) -> None:
 
 
 @every
-def test_the_badge_opens_this_notebook_and_a_t4(stem: str) -> None:
+def test_the_badge_opens_this_notebook_and_its_accelerator(stem: str) -> None:
     """The badge below the title names the file it stands in; Colab's menu is set to what the presets are for."""
     notebook = read(stem)
     (path,) = re.findall(
@@ -147,7 +148,10 @@ def test_the_badge_opens_this_notebook_and_a_t4(stem: str) -> None:
     assert path == f"notebooks/{stem}.ipynb" and notebook.cells[0].source.splitlines()[2].startswith(
         "[![Open in Colab]"
     )
-    assert notebook.metadata["accelerator"] == "GPU" and notebook.metadata["colab"]["gpuType"] == "T4"
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mxnb"]
+    chosen = settings.get("accelerators", {}).get(stem, "T4")
+    assert notebook.metadata["colab"]["gpuType"] == chosen
+    assert notebook.metadata["accelerator"] == {"T4": "GPU", "V5E1": "TPU"}[chosen]
 
 
 @every

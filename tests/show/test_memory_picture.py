@@ -82,7 +82,9 @@ def test_each_field_has_its_memory_and_its_speed(texts: Any, cut_off: Any) -> No
     assert list(speed.lines[0].get_ydata()) == [500.0, 600.0]
     assert memory.lines[0].get_ydata()[-1] == pytest.approx(256e7 / GIB)
     assert memory.lines[1].get_ydata()[0] == pytest.approx(7.84) and memory.get_ylim()[1] > 7.84
-    assert {"Peak, GiB", "Steps per second", "num_envs", "256", "T4: 7.84 GiB planned for"} <= set(texts(fig))
+    assert {"Peak, GiB", "Steps per second", "num_envs", "256", "not\nrun", "T4: 7.84 GiB planned for"} <= set(
+        texts(fig)
+    )
 
 
 def test_nothing_to_draw_is_said() -> None:

@@ -20,8 +20,8 @@ from mxnb.show._trace import _sources, _spent
 TABLES = """HloModule jit_f
 
 FileNames
-1 "/a/mxnb/agents/ppo.py"
-2 "/b/site-packages/optax/_src/base.py"
+1 "/usr/lib/dist-packages/mxnb/agents/ppo.py"
+2 "/home/mxnb/.venv/lib/site-packages/optax/_src/base.py"
 3 "/c/cell.py"
 
 FunctionNames
