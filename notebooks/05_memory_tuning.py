@@ -302,7 +302,8 @@ ppo_sizes
 # %% [markdown]
 # Read the left column against the dashed line, the right one for where it flattens or falls. More environments use a wide
 # device better until it is full. Longer rollouts are more memory for the same work. A wider network is more of both: its moments
-# and gradients, and its matrix products.
+# and gradients, and its matrix products. Speeds scatter on a shared machine, by a half now and then: a dent in one point is the
+# machine's until a second run shows it too.
 #
 # Twice the environments or steps are another run, too: half as many updates for the same number of steps.
 
@@ -420,7 +421,7 @@ time_bars
 # backwards, `kernels` masks, returns and losses, `agents/ppo.py` what holds them together: rollout, minibatches, the optimiser. If the
 # game leads, more environments at once pay. If networks and update lead, a smaller network or fewer epochs do. Copies are state that a
 # loop carries along: small arrays copied often, as with few environments. A program that came out of the compile cache names the
-# code of whoever compiled it first, and with an older compiler the bars name files alone, those of flax and Craftax among them.
+# code of whoever compiled it first, a helper that several programs share the first of them, and with an older compiler the bars name files alone, those of flax and Craftax among them.
 #
 # The same trace opens on a time line in Perfetto (drag the file below into its page) or in XProf. Look for gaps: there the device waits
 # for Python. Inside a chunk there are none, since a chunk is one program.
