@@ -32,7 +32,7 @@ for notebook in notebooks/[0-9][0-9]_*.ipynb; do
 done
 [ ! -f .venv/colab/.made ] || found+=(colab colab_02_masked_ppo) # at Colab's versions
 suites=()
-for name in envs agents crash tests notebooks colab_02_masked_ppo "${found[@]}"; do # the longest first
+for name in agents envs crash run 04_dreamer 05_memory_tuning tests notebooks colab_02_masked_ppo "${found[@]}"; do # the longest first
     [ "$only" = "  " ] || [[ $only == *" $name "* ]] || continue
     [[ " ${found[*]} " != *" $name "* ]] || [[ " ${suites[*]-} " == *" $name "* ]] || suites+=("$name")
 done
@@ -45,7 +45,7 @@ suite() { # suite NAME: its tests, with the report in $reports/NAME.*
         name=${name#colab_}
     fi
     if [ "$name" = colab ]; then
-        what+=(tests/kernels tests/networks tests/test_doctor.py tests/run/test_memory.py tests/run/test_cache.py)
+        what+=(tests/kernels tests/networks tests/test_doctor.py tests/run/test_cache.py)
         what+=(tests/show/test_widgets.py tests/show/test_trace.py tests/show/test_memory_picture.py)
     elif [ "$name" = tests ]; then
         what+=(tests/test_*.py)
