@@ -21,7 +21,7 @@ TABLES = """HloModule jit_f
 
 FileNames
 1 "/usr/lib/dist-packages/mxnb/agents/ppo.py"
-2 "/home/mxnb/.venv/lib/site-packages/optax/_src/base.py"
+2 "/x/mxnb/.venv/lib/site-packages/optax/_src/base.py"
 3 "/c/cell.py"
 
 FunctionNames
