@@ -7,7 +7,7 @@ import tempfile
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
-needed = ("mxnb", "mxnb.build", "craftax", "distrax", "gymnax", "jaxtyping")
+needed = ("mxnb", "mxnb.config", "craftax", "distrax", "gymnax", "jaxtyping")
 if not all(importlib.util.find_spec(name) for name in needed):  # this imports none of them
     sys.modules.pop("mxnb", None)  # a folder of that name imports as an empty package
     repository = ""

@@ -141,6 +141,7 @@ def plan(p: Any, device: str = "", *, shrink: bool | None = None) -> Plan:
     """
     from mxnb.config import Parameters
     from mxnb.run import memory
+    from mxnb.run.cache import keep_programs
     from mxnb.run.folder import planned_before, read_status
 
     if not isinstance(p, Parameters):
@@ -152,6 +153,7 @@ def plan(p: Any, device: str = "", *, shrink: bool | None = None) -> Plan:
         print(f"memory: this run goes on as it was planned: {', '.join(f'{k} = {v}' for k, v in before.items())}")
     finished = p.resume and read_status(p.run_dir) == "done"  # is shown, and needs no program
     found = memory.plan(config, build, device, shrink=shrink and not finished, ahead=not finished)
+    keep_programs()
     return replace(found, parameters=replace(p, config=found.config))
 
 

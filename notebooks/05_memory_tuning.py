@@ -31,7 +31,7 @@
 # Press **Run all**. It measures the device it runs on. The pictures that compare sizes also mark the 7.84 GiB that are planned
 # for on a free Colab T4 (0.7 of the 11.2 that JAX has there), on a laptop too.
 #
-# Most of the time goes into compiling some forty programs, half a minute each, so the second run is much quicker than the first.
+# Most of the time goes into compiling some forty programs, so the second run on a machine is much quicker than the first.
 
 # %% cellView="form" tags=["setup"]
 # @title Setup (installs mxnb where it is missing, about a minute in Colab)
@@ -43,7 +43,7 @@ import tempfile
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
-needed = ("mxnb", "mxnb.build", "craftax", "distrax", "gymnax", "jaxtyping")
+needed = ("mxnb", "mxnb.config", "craftax", "distrax", "gymnax", "jaxtyping")
 if not all(importlib.util.find_spec(name) for name in needed):  # this imports none of them
     sys.modules.pop("mxnb", None)  # a folder of that name imports as an empty package
     repository = ""
@@ -342,7 +342,7 @@ print(f"this process has held at most {peak / 1e9:.1f} GB of the host's memory s
 
 # %% [markdown]
 # Few seconds mean that the program came out of the compile cache, which lies on disk (`~/.cache/mxnb/jax`) and, in Colab with Drive
-# mounted, goes to Drive: the second run of a notebook on the same kind of device begins much sooner.
+# mounted, what `mxnb.plan` and `fit` compile goes to Drive too: their next run on such a device begins much sooner.
 #
 # ## Precision
 #
@@ -350,7 +350,7 @@ print(f"this process has held at most {peak / 1e9:.1f} GB of the host's memory s
 #
 # | device | bfloat16 | what to use |
 # |---|---|---|
-# | T4 (2018) | imitated, not faster than float32 and once much slower | float32 |
+# | T4 (2018) | imitated: as slow as float32 at best, half as fast in older versions of XLA | float32 |
 # | TPU v5e | native: 197 TFLOP/s a chip | `compute_dtype = "bfloat16"`; parameters stay float32 |
 # | A100, H100, H200 | native, in tensor cores | the same |
 # | CPU | imitated on most, native on some | float32 |

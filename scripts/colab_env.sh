@@ -8,10 +8,13 @@ made=$(cat colab/pins-gpu.txt colab/setup_cell.py pyproject.toml | sha256sum)
 [ "$(cat $env/.made 2> /dev/null)" != "$made" ] || exit 0
 
 echo "Setting up $env, the versions of Colab's GPU runtime, about a minute ..."
+there=$(mktemp -d)
+trap 'rm -rf "$there"' EXIT
+.venv/bin/python -m pip download -qq --disable-pip-version-check --no-deps -d "$there" packaging > /dev/null 2>&1 ||
+    { echo "No package index can be reached."; exit 3; }
 rm -rf $env
 .venv/bin/python -m venv $env
 pip() { $env/bin/python -m pip "$@" -qq --disable-pip-version-check; }
-pip download --no-deps -d "$(mktemp -d)" packaging > /dev/null 2>&1 || { echo "No package index can be reached."; exit 3; }
 pip install -r colab/pins-gpu.txt
 (cd notebooks && PIP_DISABLE_PIP_VERSION_CHECK=1 "../$env/bin/python" ../colab/setup_cell.py)
 pip install -c colab/pins-gpu.txt pytest pytest-timeout hypothesis beartype nbmake psutil rlax

@@ -84,5 +84,6 @@ lanes=()
 for name in "${suites[@]}"; do
     [ -f "$reports/$name.exit" ] || echo 1 > "$reports/$name.exit" # its lane was killed
 done
+[ ! -f .venv/colab.failed ] || [ "$only" != "  " ] || echo 1 > "$reports/colab_env.exit"
 echo "times: $(cat "$reports"/*.time 2> /dev/null | paste -sd, - | sed 's/,/, /g')"
 .venv/bin/python scripts/count_tests.py "$reports"

@@ -33,7 +33,7 @@ SCALE = {
     "num_bins",
     "phase_steps",
 }
-BESIDES = {"compare_timesteps", "check_all", "expect"}  # the notebooks' second budget, and words about the run
+BESIDES = {"compare_timesteps", "sizes", "check_all", "expect"}  # what a notebook does beside the run, and words
 EVERY = [(agent, name) for agent in presets.PRESETS for name in presets.PRESETS[agent]]
 
 

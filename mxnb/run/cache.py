@@ -31,6 +31,7 @@ from mxnb.run.folder import Refused, shown
 _PROGRAM = re.compile(r"[^./\\][^/\\]*-cache")  # as jax names what it has compiled
 _TUNED = "xla_gpu_per_fusion_autotune_cache_dir"  # where XLA keeps which of a GPU's kernels were fastest
 _TUNING = re.compile(rf"{_TUNED}/[^./\\][^/\\]*")
+_DRAFT = ".mxnb-programs-"
 _TORN = 3600.0  # seconds after which an unfinished copy is nobody's any more
 
 
@@ -151,11 +152,12 @@ def _unpack(places: _Places) -> tuple[set[str], set[str]]:
     about = archive.stat()
     if hasattr(os, "getuid") and (about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
         raise PermissionError(
-            "somebody else may have written it, and what is in it is run; delete it if it is not yours"
+            f"of user {about.st_uid}, mode {stat.filemode(about.st_mode)}: somebody else may have written it, and what "
+            "is in it is run; chmod 600 it if it is yours, else delete it"
         )
     folder.mkdir(parents=True, exist_ok=True)
     _clear_torn(folder)
-    fresh = Path(tempfile.mkdtemp(prefix=".mxnb-", dir=folder))
+    fresh = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=folder))
     names: set[str] = set()
     try:
         with gzip.open(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
@@ -217,7 +219,7 @@ def _pack(places: _Places, names: list[str]) -> int:
     root = places.archive.parent
     root.mkdir(parents=True, exist_ok=True)
     _clear_torn(root)
-    number, fresh = tempfile.mkstemp(prefix=".mxnb-", dir=root)  # which nobody else may read or write
+    number, fresh = tempfile.mkstemp(prefix=_DRAFT, dir=root)  # which nobody else may read or write
     try:
         # Not compressed, for jax has done that: gzip is there for its checksum.
         with os.fdopen(number, "wb") as file, tarfile.open(fileobj=file, mode="w:gz", compresslevel=0) as tar:
@@ -232,7 +234,7 @@ def _pack(places: _Places, names: list[str]) -> int:
 
 def _clear_torn(folder: Path) -> None:
     """Removes what a process that was killed has left."""
-    for path in folder.glob(".mxnb-*"):
+    for path in folder.glob(f"{_DRAFT}*"):
         with suppress(OSError):
             if time.time() - path.lstat().st_mtime > _TORN:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -173,8 +173,8 @@ def _run(
 
 def _say_why(run_dir: Path, run: Run | None, error: BaseException) -> None:
     """Writes how the run failed into status.json; a disk that is full must not hide the error itself."""
-    if run is None and read_status(run_dir) in ("done", "interrupted"):
-        return  # what is there is as good as before
+    if (run is None or run.saved == run.update) and read_status(run_dir) in ("done", "interrupted"):
+        return  # what is there is as good as before; or the run had ended, and only a copy of it was cut off
     oom = "RESOURCE_EXHAUSTED" in str(error) and not isinstance(error, OSError)  # a full disk is called so too
     words = f"{type(error).__name__}: {error}"[:2000]
     with suppress(OSError):

@@ -48,16 +48,21 @@ def check(agent: Any, seed: int, mesh: Any) -> None:
     """ValueError in every process unless the mesh has all their devices and all were asked for the same run."""
     if not several():
         return
-    if mesh is None or {*mesh.devices.flat} != {*jax.devices()}:
-        there = "mesh is None" if mesh is None else f"the mesh is of {mesh.size} devices"
-        raise ValueError(
-            f"{there}, and jax has {jax.device_count()} in {jax.process_count()} processes; use "
-            'mesh=jax.make_mesh((jax.device_count(),), ("envs",)) in each'
-        )
-    _apart.clear()
+    if _apart.is_set():
+        raise RuntimeError("the processes of this run have lost each other; start all of them again")
+    whole = mesh is not None and {*mesh.devices.flat} == {*jax.devices()}
+    there = "" if whole else "mesh is None" if mesh is None else f"the mesh is of {mesh.size} devices"
     run = {"seed": seed, "agent": agent.name, "environment": agent.spec.id, "jax": jax.__version__}
     run |= {name: _short(value) for name, value in as_json(agent.config).items()}
-    first, *others = _exchange(run)
+    told = _exchange(run | {"fault": there})
+    faults = [answer.pop("fault") for answer in told]
+    if any(faults):
+        process, fault = next((i, words) for i, words in enumerate(faults) if words)
+        raise ValueError(
+            f"{fault} in process {process}, and jax has {jax.device_count()} in {jax.process_count()} processes; use "
+            'mesh=jax.make_mesh((jax.device_count(),), ("envs",)) in each'
+        )
+    first, *others = told
     for process, other in enumerate(others, 1):
         if differ := sorted(name for name in {*first, *other} if first.get(name) != other.get(name)):
             raise ValueError(f"process {process} was asked for another run than process 0: other {', '.join(differ)}")
@@ -110,8 +115,8 @@ def ordered(program: Any, stop: threading.Event) -> Any:
 
 
 def gathered(tree: Any) -> Any:
-    """What is cut over the processes' devices, whole on process 0; the tree as it is in a run of one process."""
-    if not several():
+    """What is cut over the processes' devices, whole on process 0; the tree as it is where that has all of it."""
+    if not several() or all(x.is_fully_addressable for x in jax.tree.leaves(tree)):
         return tree
     with _order("gather"):
         return _whole(tree)

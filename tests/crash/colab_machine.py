@@ -97,7 +97,12 @@ class Machine:
         for name, text in STUBS.items():
             (folder / "stubs" / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / "stubs" / name).write_text(text)
-        (self.content / "mxnb").symlink_to(ROOT)
+        clone = self.content / "mxnb"
+        for path in ROOT.iterdir():
+            (clone / path.name).parent.mkdir(exist_ok=True)
+            (clone / path.name).symlink_to(path)
+        if not (clone / "build").exists():  # as pip leaves one in a clone that it installs from
+            (clone / "build").mkdir()
         mine = {
             k: v for k, v in os.environ.items() if not k.startswith(("MXNB_", "XDG_", "IPYTHON", "JAX_COMPILATION"))
         }

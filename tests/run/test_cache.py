@@ -260,7 +260,7 @@ def test_an_archive_that_may_be_anothers_is_left_alone(
     restore_programs()
     keep_programs()
     said = capsys.readouterr().out
-    assert "somebody else may have written it, and what is in it is run; delete it if it is not yours" in said
+    assert "somebody else may have written it, and what is in it is run; chmod 600 it if it is yours" in said
     assert said.count("\n") == 1 and set(contents(second)) == {"jit_b-cache"} and kept(drive).read_bytes() == before
 
 
@@ -318,15 +318,17 @@ def test_what_a_killed_process_left_is_cleared_away(machine: Callable[..., Path]
     second = machine("second", jit_a=10)
     for folder in (drive, second):
         for age in ("old", "new"):
-            (folder / f".mxnb-{age}").mkdir()
-            (folder / f".mxnb-{age}-file").write_text("half")
-        os.utime(folder / ".mxnb-old", (1e9, 1e9))
-        os.utime(folder / ".mxnb-old-file", (1e9, 1e9))
+            (folder / f".mxnb-programs-{age}").mkdir()
+            (folder / f".mxnb-programs-{age}-file").write_text("half")
+        (folder / ".mxnb-of-somebody").mkdir()
+        for name in ("programs-old", "programs-old-file", "of-somebody"):
+            os.utime(folder / f".mxnb-{name}", (1e9, 1e9))
     keep_programs()
     machine("second")
     restore_programs()
     for folder in (drive, second):  # another process may be at the new ones
-        assert {p.name for p in folder.glob(".mxnb-*")} == {".mxnb-new", ".mxnb-new-file"}
+        left = {p.name for p in folder.glob(".mxnb-*")}
+        assert left == {".mxnb-programs-new", ".mxnb-programs-new-file", ".mxnb-of-somebody"}
 
 
 def test_when_nothing_is_done(machine: Callable[..., Path], drive: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,6 +193,20 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, chunks: Any) -> None:
     assert status["status"] == "failed" and "KeyboardInterrupt" in status["error"]
 
 
+def test_ctrl_c_in_the_last_copy_leaves_the_run_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def keep() -> None:
+        calls.append(1)
+        if len(calls) == 2:  # after the run has ended
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "keep_programs", keep)
+    with pytest.raises(KeyboardInterrupt):
+        fit(walk(), tmp_path)
+    assert read(tmp_path, "status.json")["status"] == "done" == fit(walk(), tmp_path).status
+
+
 def test_outside_the_main_thread(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(fit(walk(), tmp_path)))
@@ -245,7 +259,7 @@ def test_out_of_memory_has_its_own_status(tmp_path: Path, capsys: pytest.Capture
     with pytest.raises(RuntimeError):
         fit(walk(), tmp_path, hooks=[full])
     assert read(tmp_path, "status.json")["status"] == "oom"
-    assert "Use a smaller preset" in capsys.readouterr().out
+    assert "use a smaller preset" in capsys.readouterr().out
 
 
 # ----------------------------------------------------------------------------------------------- the run folder

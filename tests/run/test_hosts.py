@@ -140,7 +140,14 @@ def test_what_is_refused(made: Any) -> None:
     mend = 'and jax has 2 in 2 processes; use mesh=jax.make_mesh((jax.device_count(),), ("envs",)) in each'
     other = "process 1 was asked for another run than process 0: other "
     uneven = "num_envs = 7 does not divide over the mesh's 2 devices: use a multiple of 2; shards = 1 does not divide"
-    both = ["mesh is None, " + mend, "the mesh is of 1 devices, " + mend, other + "seed", other + "lr", uneven]
+    where = "in process 0, "
+    both = [
+        f"mesh is None {where}{mend}",
+        f"the mesh is of 1 devices {where}{mend}",
+        other + "seed",
+        other + "lr",
+        uneven,
+    ]
     for process in (0, 1):
         *found, last = made.first[f"errors-{process}"]
         for (kind, words), expected in zip(found, both, strict=True):
