@@ -73,6 +73,7 @@ def errors(folder: Path, name: str) -> None:
     asked: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({}, {"mesh": None}),
         ({}, {"mesh": mine}),
+        ({}, {"mesh": None} if second else {}),  # one alone: the other must not wait for it
         ({}, {"seed": second}),
         ({"lr": 1e-3 * (1 + second)}, {}),
         ({"num_envs": 7, "shards": 1}, {}),

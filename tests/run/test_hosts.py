@@ -140,10 +140,10 @@ def test_what_is_refused(made: Any) -> None:
     mend = 'and jax has 2 in 2 processes; use mesh=jax.make_mesh((jax.device_count(),), ("envs",)) in each'
     other = "process 1 was asked for another run than process 0: other "
     uneven = "num_envs = 7 does not divide over the mesh's 2 devices: use a multiple of 2; shards = 1 does not divide"
-    where = "in process 0, "
     both = [
-        f"mesh is None {where}{mend}",
-        f"the mesh is of 1 devices {where}{mend}",
+        f"mesh is None in process 0, {mend}",
+        f"the mesh is of 1 devices in process 0, {mend}",
+        f"mesh is None in process 1, {mend}",
         other + "seed",
         other + "lr",
         uneven,
