@@ -9,11 +9,14 @@ import difflib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from mxnb.config import ALIASES
+from mxnb.run import command as sweeping
+
+_EVALUATE = "(--run RUN | --policy random|noop --env-id ID) [options]"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,20 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     setups = {
         "train": (_train_options, _train, "train an agent, or go on with a run", "[options]"),
-        "evaluate": (
-            _evaluate_options,
-            _evaluate,
-            "play whole episodes and say what they were worth",
-            "(--run RUN | --policy random|noop --env-id ID) [options]",
-        ),
+        "evaluate": (_evaluate_options, _evaluate, "play whole episodes and say what they were worth", _EVALUATE),
         "watch": (_watch_options, _watch, "play episodes and write a page that shows them", "--run RUN [options]"),
         "runs": (_runs_options, _runs, "list the run folders", "[FOLDER]"),
-        "doctor": (
-            _doctor_options,
-            _doctor,
-            "check this machine, or the environments rule by rule",
-            "[--envs [ID ...]]",
-        ),
+        "doctor": (_doctor_options, _doctor, "check this machine, or environments rule by rule", "[--envs [ID ...]]"),
+        "run": (sweeping.run_options, sweeping.run, "execute one notebook", "NOTEBOOK --params FILE --out DIR"),
+        "sweep": (sweeping.sweep_options, _sweep, "many runs of a notebook", sweeping.USAGE),
     }
     for name, (options, _, words, needs) in setups.items():
         usage = f"python -m mxnb {name} {needs}  (--help lists the options)"
@@ -114,12 +109,7 @@ def _train_options(command: argparse.ArgumentParser, given: Sequence[str]) -> No
         "--save-minutes", "--save-interval-minutes", type=float, metavar="M", help="default 10, in Colab 5"
     )
     run.add_argument(
-        "--save-updates",
-        "--save-interval",
-        type=int,
-        default=0,
-        metavar="N",
-        help="updates between saves, instead of minutes",
+        "--save-updates", "--save-interval", type=int, default=0, metavar="N", help="updates between saves, no minutes"
     )
     run.add_argument("--keep", type=int, default=3, metavar="N", help="newest checkpoints to keep (default 3)")
     run.add_argument(
@@ -134,10 +124,7 @@ def _train_options(command: argparse.ArgumentParser, given: Sequence[str]) -> No
     run.add_argument("--log-interval", type=int, default=0, metavar="N", help="updates between lines on the console")
     wandb = command.add_argument_group("a mirror at Weights & Biases (offline without a login)")
     wandb.add_argument(
-        "--wandb",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="send every row there, and at the end the policy",
+        "--wandb", action=argparse.BooleanOptionalAction, default=False, help="send every row and the last policy there"
     )
     for name, words in (("project", "default mxnb"), ("entity", "user or team"), ("run-name", "default the folder's")):
         wandb.add_argument(f"--{name}", metavar="NAME", help=words)
@@ -351,9 +338,7 @@ def _checkpoint(text: str | None) -> int | str | None:
 
 def _watch_options(command: argparse.ArgumentParser, given: Sequence[str]) -> None:
     command.add_argument("--run", required=True, metavar="RUN", help="the folder of a run, or latest")
-    command.add_argument(
-        "--checkpoint", metavar="N", help="the policy of update N, or best (default: the one saved last)"
-    )
+    command.add_argument("--checkpoint", metavar="N", help="the policy of update N, or best (default: the last)")
     command.add_argument("--episodes", type=int, default=1, metavar="N", help="how many (default 1)")
     command.add_argument("--max-steps", type=int, default=500, metavar="N", help="of each (default 500)")
     command.add_argument("--greedy", action="store_true", help="the most probable action instead of a draw")
@@ -416,6 +401,22 @@ def _runs(args: argparse.Namespace) -> Callable[[], int]:
         return 0
 
     return job
+
+
+# ------------------------------------------------------------------------------------------------------- sweep
+
+
+def _sweep(args: argparse.Namespace) -> Callable[[], int]:
+    def check(notebook: Path, params: Mapping[str, Any]) -> dict[str, Any]:
+        from mxnb.build import AGENTS
+        from mxnb.config import check_cell
+        from mxnb.run.sweep_file import agent_of, cell_of
+
+        if (agent := agent_of(notebook)) not in AGENTS:
+            raise ValueError(f"{notebook.name} names the agent {agent!r}; there are {', '.join(AGENTS)}")
+        return check_cell(AGENTS[agent]()[0], params, cell_of(notebook))
+
+    return sweeping.sweep(args, check)
 
 
 # ------------------------------------------------------------------------------------------------------ doctor

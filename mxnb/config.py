@@ -114,17 +114,19 @@ def make_config(cls: type, *, preset: str = "", overrides: Mapping[str, Any] | N
     return replace(config, origins={**config.origins, "preset": preset}) if preset else config
 
 
-def parameters(cls: type, *, notebook: str = "", extra: Iterable[str] = (), expect: str = "") -> Parameters:
+def parameters(
+    cls: type, *, notebook: str = "", extra: Iterable[str] | Mapping[str, Any] = (), expect: str = ""
+) -> Parameters:
     """Reads the caller's parameters cell, checks it, and prints every value with its origin.
 
     cls: the agent's Config. notebook: names the default run folder. extra: the notebook's own integer
-    parameters, whose 0 leaves them to the preset. expect: how long it takes, where that is not the training that the
-    preset speaks of. Under papermill, names it injects that the cell does not
+    parameters, whose 0 leaves them to the preset; or name -> default, of the default's type. expect: how long it takes,
+    where that is not the training that the preset speaks of. Under papermill, names it injects that the cell does not
     have are refused. Raises ValueError listing every mistake, before anything is trained.
     """
     frame = inspect.currentframe()
     scope = frame.f_back.f_globals if frame and frame.f_back else {}
-    extra = tuple(extra)
+    extra = dict(extra) if isinstance(extra, Mapping) else dict.fromkeys(extra, 0)
     known = (*CELL, *extra)
     problems = [
         f"{name}: unknown parameter{_nearest(name, (*known, *_names(cls)))}; the cell has {', '.join(known)}"
@@ -133,19 +135,17 @@ def parameters(cls: type, *, notebook: str = "", extra: Iterable[str] = (), expe
         if name not in known
     ]
     cell, notes = {}, []
-    for name, (type_, default) in {**CELL, **dict.fromkeys(extra, (int, 0))}.items():
+    for name, (type_, default) in {**CELL, **{name: (type(value), value) for name, value in extra.items()}}.items():
         cell[name] = _coerce(name, type_, scope.get(name, default), problems, notes)
     try:
         chosen, why = presets.choose(cell["preset"])
     except ValueError as error:
         problems.append(str(error))
         chosen, why = "cpu", ""
-    given = {k: cell[k] for k in ("env_id", "total_timesteps") if cell[k]}
-    overrides = cell["overrides"] if isinstance(cell["overrides"], dict) else {}
-    config, more, found = _assemble(cls, chosen, {"parameter": given, "override": overrides})
+    config, more, found = _assembled(cls, chosen, cell)
     _raise(cls, problems + found)
     own = presets.PRESETS[_agent(cls)][chosen]
-    values = {name: cell[name] or own.get(name, 0) for name in extra}
+    values = {name: cell[name] or own.get(name, default) for name, default in extra.items()}
     config = replace(config, origins={**config.origins, "preset": chosen})
     run_dir = Path(cell["run_dir"] or default_run_dir(config, notebook, cell["seed"]))
     result = Parameters(
@@ -153,6 +153,31 @@ def parameters(cls: type, *, notebook: str = "", extra: Iterable[str] = (), expe
     )
     announce(result, why, expect or own.get("expect", ""))
     return result
+
+
+def check_cell(cls: type, values: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the result of a notebook with these values in its parameters cell; the hardware is not looked at.
+
+    values: name -> value; own: the cell's names with their defaults. ValueError lists every mistake.
+    """
+    problems = [
+        f"{name}: unknown parameter{_nearest(name, (*own, *_names(cls)))}; the cell has {', '.join(own)}"
+        for name in values
+        if name not in own
+    ]
+    kinds = {name: CELL.get(name, (type(default), default))[0] for name, default in own.items()}
+    cell = {name: _coerce(name, kinds[name], values.get(name, own[name]), problems, []) for name in own}
+    config, _, found = _assembled(cls, str(cell.get("preset") or ""), cell)
+    _raise(cls, problems + found)
+    more = {name: cell[name] for name in own if name not in CELL}
+    return as_json(config) | {"preset": cell.get("preset")} | more
+
+
+def _assembled(cls: type, preset: str, cell: Mapping[str, Any]) -> tuple[Any, list[str], list[str]]:
+    """(config, notes, problems) of a parameters cell's values."""
+    given = {k: cell[k] for k in ("env_id", "total_timesteps") if cell.get(k)}
+    overrides = cell["overrides"] if isinstance(cell.get("overrides"), dict) else {}
+    return _assemble(cls, preset, {"parameter": given, "override": overrides})
 
 
 def canonical_env_id(env_id: str) -> str:
@@ -375,7 +400,7 @@ def announce(p: Parameters, why: str, expect: str) -> None:
     """Prints the preset, why it was chosen, what to expect, and every value with its origin."""
     print(f"preset {p.preset} ({why}): {expect}" if expect else f"preset {p.preset} ({why})")
     rows = [(name, getattr(p.config, name), p.config.origins.get(name, "")) for name in _names(type(p.config))]
-    rows += [(name, value, f"preset {p.preset}") for name, value in p.extra.items()]
+    rows += [(name, value, f"preset {p.preset}" if isinstance(value, int) else "") for name, value in p.extra.items()]
     width = max(len(name) for name, _, _ in rows)
     for name, value, origin in rows:
         shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"{value}"

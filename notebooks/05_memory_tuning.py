@@ -17,6 +17,8 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   mxnb:
+#     agent: ppo
 # ---
 
 # %% [markdown]

@@ -32,7 +32,7 @@ for notebook in notebooks/[0-9][0-9]_*.ipynb; do
 done
 [ ! -f .venv/colab/.made ] || found+=(colab colab_02_masked_ppo) # at Colab's versions
 suites=()
-for name in agents envs crash run 04_dreamer 05_memory_tuning tests notebooks colab_02_masked_ppo "${found[@]}"; do # the longest first
+for name in agents envs run crash sweeps 04_dreamer 05_memory_tuning tests notebooks colab_02_masked_ppo "${found[@]}"; do # the longest first
     [ "$only" = "  " ] || [[ $only == *" $name "* ]] || continue
     [[ " ${found[*]} " != *" $name "* ]] || [[ " ${suites[*]-} " == *" $name "* ]] || suites+=("$name")
 done

@@ -290,6 +290,14 @@ def test_a_parameter_of_one_notebook_is_left_to_the_preset(source: str) -> None:
     assert cell_problems("compare_timesteps = 'x'", call) == ["compare_timesteps: expected a whole number, got 'x'"]
 
 
+def test_a_parameter_of_one_notebook_may_be_a_text() -> None:
+    call = "mxnb.parameters(PPOConfig, extra={'sweep_dir': '', 'sizes': 0})"
+    p = cell("preset = 'smoke'", call)
+    assert (p.sweep_dir, p.sizes) == ("", 1)
+    assert cell("preset = 'smoke'\nsweep_dir = 'here'", call).sweep_dir == "here"
+    assert cell_problems("sweep_dir = 3", call) == ["sweep_dir: expected str, got 3 (int)"]
+
+
 def test_overrides_must_be_a_dict() -> None:
     assert cell_problems("overrides = 'lr=1'") == ["overrides: expected dict, got 'lr=1' (str)"]
 

@@ -13,8 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from mxnb.config import LATER, SCHEMA, as_json, check_schema, policy_file, write_json
 
 PLANNED = "plan"  # how the origin of a field begins that was made smaller to fit the memory
@@ -111,6 +109,8 @@ def _check_start(agent: Any, run_dir: Path, resume: bool, init_from: Path) -> No
         )
     if run_dir.resolve() == init_from.resolve():
         raise Refused("init_from is the folder that the run itself would begin in; use another run_dir")
+    import jax
+
     load_params(policy_file(init_from), jax.eval_shape(agent.init, jax.random.key(0)).policy)
 
 
@@ -153,6 +153,8 @@ def set_aside(run_dir: Path) -> None:
 
 def prepare(agent: Any, run_dir: Path, seed: int, init_from: str | Path | None) -> dict[str, Any]:
     """Sweeps the folder and returns what config.json says, or is to say; the one there must describe the same run."""
+    import jax  # not above: `python -m mxnb run` comes by this module, and leaves the device to the notebook
+
     path = run_dir / "config.json"
     changed = check_run(agent, run_dir, seed, True, init_from)
     _sweep(run_dir)

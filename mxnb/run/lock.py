@@ -27,26 +27,28 @@ class InUse(RuntimeError):
 
 
 @contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Holds `run_dir`/lock, a JSON file of host, pid and heartbeat; makes the folder if it is not there.
+def locked(run_dir: Path, name: str = "lock") -> Iterator[int | None]:
+    """Holds `run_dir`/`name`, a JSON file of host, pid and heartbeat; makes the folder if it is not there.
 
     On one machine the operating system frees the lock with its process, also after SIGKILL. Between machines, and on
     file systems without locks, the heartbeat counts: it is watched for 50 seconds, and if it does not move, its owner
     is dead. `InUse` names the process that holds the folder. The folder may be renamed while the lock is held.
+
+    Yields the lock's file descriptor, None where the system has none: a process that inherits it holds the lock too.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"the run folder {run_dir} cannot be made ({error}); use another run_dir") from None
     if fcntl is None:
-        yield
+        yield None
         return
-    file = _take(run_dir)
+    file = _take(run_dir, name)
     over = threading.Event()
     beating = threading.Thread(target=_beat, args=(file, over), daemon=True)
     beating.start()
     try:
-        yield
+        yield file
     finally:
         over.set()
         beating.join()
@@ -55,35 +57,39 @@ def locked(run_dir: Path) -> Iterator[None]:
         os.close(file)
 
 
-def held(run_dir: Path) -> bool:
-    """Whether a process trains in `run_dir`; True also where the file system cannot tell."""
+def held(run_dir: Path, name: str = "lock") -> bool:
+    """Whether a process trains in `run_dir`; where the file system has no locks, whether it has said so of late."""
     if fcntl is None:
         return True
     try:
-        file = os.open(run_dir / "lock", os.O_RDWR)
+        file = os.open(run_dir / name, os.O_RDWR)
     except FileNotFoundError:
         return False
     except OSError:  # another user's, say
         return True
     try:
-        return not _flock(file)
+        return not _flock(file) and time.time() - float(_read(file).get("beat", 0.0)) < _LONG
     except BlockingIOError:
         return True
     finally:
         os.close(file)
 
 
-def _take(run_dir: Path) -> int:
+def _take(run_dir: Path, name: str) -> int:
     """A descriptor of the locked file, or InUse."""
-    path = run_dir / "lock"
+    path = run_dir / name
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             owner = _read(file)
-            try:
-                ours = _flock(file)
-            except BlockingIOError:
-                raise InUse(_words(run_dir, owner)) from None
+            for look in range(6):
+                try:
+                    ours = _flock(file)
+                    break
+                except BlockingIOError:
+                    if look == 5:
+                        raise InUse(_words(run_dir, owner)) from None
+                    time.sleep(0.05)  # `held` takes it for a moment, to look
             with suppress(OSError):
                 if not os.path.samestat(os.fstat(file), os.stat(path)):
                     raise FileNotFoundError  # the folder was renamed meanwhile

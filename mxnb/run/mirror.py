@@ -44,9 +44,12 @@ def mirror(wandb: bool | Mapping[str, Any], run_dir: Path, update: int) -> Itera
     folder's), suffix (put behind the name), rewind (default False: on resume, ask the server to forget the steps
     after the checkpoint, where it allows that), artifacts (default True: keep the final policy there as well).
     update: the update that the run goes on from.
+
+    The run of a sweep (one with a job.json) is sent as well where MXNB_WANDB names a project.
     """
+    swept = os.environ.get("MXNB_WANDB") and (run_dir / "job.json").exists()
     options = dict(wandb) if isinstance(wandb, Mapping) else {}
-    run = _open(options, run_dir, update) if wandb or isinstance(wandb, Mapping) else None
+    run = _open(options, run_dir, update) if wandb or isinstance(wandb, Mapping) or swept else None
     if run is None:
         yield lambda run_dir, rows: None
         return
@@ -81,7 +84,7 @@ def mirror(wandb: bool | Mapping[str, Any], run_dir: Path, update: int) -> Itera
 def _open(options: Mapping[str, Any], run_dir: Path, update: int) -> Any:
     """The W&B run, or None and a word when there is none to be had."""
     mark = run_dir / "wandb.json"
-    project, entity = options.get("project") or "mxnb", options.get("entity")
+    project, entity = options.get("project") or os.environ.get("MXNB_WANDB") or "mxnb", options.get("entity")
     try:
         import wandb
 

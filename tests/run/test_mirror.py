@@ -170,6 +170,18 @@ def test_off_is_off_and_options_are_checked(server: Server, run_dir: Path) -> No
     assert check_options({"project": "x"}) is check_options(True) is None
 
 
+def test_a_sweep_sends_its_own_runs_and_no_others(
+    server: Server, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MXNB_WANDB", "games")
+    send(False, run_dir, 1, 2)
+    assert not server.runs  # a run that a notebook trains for comparison
+    (run_dir / "job.json").write_text("{}")
+    send(False, run_dir, 3, 4)
+    (seen,) = server.runs.values()
+    assert seen["settings"]["project"] == "games" and seen["steps"] == [1, 2, 3, 4]
+
+
 def test_wandb_itself_offline(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
