@@ -25,6 +25,7 @@ SUITES = (
     "checkpoints",
     "memory",
     "packing",
+    "runner",
 )
 
 
@@ -171,6 +172,16 @@ def first_update(quick: bool) -> tuple[list[Measurement], list[Target]]:
         Target("smoke preset's peak memory", "smoke", 2 * 1024**3 / 1e6, key="peak_rss_mb", at_least=False),
     ]
     return measurements, targets
+
+
+def runner(quick: bool) -> tuple[list[Measurement], list[Target]]:
+    """What a sweep's runner costs over bare papermill, and its table over 1,000 runs."""
+    words = ("runner.py", "{scratch}/runner", "--rounds", "2" if quick else "7")
+    targets = [
+        Target("a run over bare papermill", "runner", 1.0, key="overhead_s", at_least=False),
+        Target("table over 1,000 finished runs", "runner", 2.0, key="table_s", at_least=False),
+    ]
+    return [Measurement("runner", words, 20 if quick else 60)], targets
 
 
 def checkpoints(quick: bool) -> tuple[list[Measurement], list[Target]]:
