@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from mxnb.show._plots import grid, lines, survival
     from mxnb.show._runs import read_metrics
     from mxnb.show._source import source
+    from mxnb.show._sweep import sweep_progress
+    from mxnb.show._sweep_figures import sweep_curves, sweep_importance
+    from mxnb.show._sweep_results import sweep_results
     from mxnb.show._trace import trace
     from mxnb.show._training import achievements_over_time, compare, health_curves
     from mxnb.show._widgets import player, take_over
@@ -60,6 +63,10 @@ _HOME = {
     "source": "_source",
     "speed": "_bars",
     "survival": "_plots",
+    "sweep_curves": "_sweep_figures",
+    "sweep_importance": "_sweep_figures",
+    "sweep_progress": "_sweep",
+    "sweep_results": "_sweep_results",
     "take_over": "_widgets",
     "trace": "_trace",
     "write_png": "_episodes",
@@ -95,6 +102,10 @@ __all__ = [
     "source",
     "speed",
     "survival",
+    "sweep_curves",
+    "sweep_importance",
+    "sweep_progress",
+    "sweep_results",
     "take_over",
     "trace",
     "write_png",

@@ -53,8 +53,9 @@ _POINTS = 600  # more cannot be seen, and make drawing slow
 
 
 def curves(
-    runs: Any, *, smooth: float = 0.05, labels: Sequence[str] | None = None, band: str = "range", x: str = "steps"
-) -> Figure:
+    runs: Any, *, smooth: float = 0.05, labels: Sequence[str] | None = None, band: str = "range", x: str = "steps",
+    metric: str = "", of: str = "seed",
+) -> Figure:  # fmt: skip
     """Draw episode return, entropy, KL and clip fraction over environment steps or minutes, in four panels.
 
     Where only world models were trained: return, entropy, the loss of observations, and the KL to what was expected.
@@ -71,6 +72,8 @@ def curves(
             "iqm" for the mean of the middle half of the seeds and its 95 % interval, by drawing seeds anew 1,000
             times (Agarwal et al. 2021, arXiv:2108.13264).
         x: "steps" for environment steps, "minutes" for the time trained, pauses left out.
+        metric: one of the rows' names, drawn alone instead of the four.
+        of: what the members of a dict's list are called.
 
     Returns:
         A matplotlib figure that pyplot does not hold.
@@ -89,7 +92,13 @@ def curves(
     if band == "iqm" and (fewest := min(len(members) for _, members in groups)) < 4:
         # The middle half of 3 is all of 3: a plain mean under another name.
         raise ValueError(f"band is 'iqm' with {fewest} seed{'s' * (fewest > 1)}: give at least 4, or band='range'.")
-    return _draw(groups, smooth, band, x)
+    return _draw(groups, smooth, band, x, (panel_of(metric),) if metric else (), of)
+
+
+def panel_of(metric: str) -> _Panel:
+    """How a metric is drawn: as one of the four, else under its own name."""
+    words = metric.split("/")[-1].replace("_", " ")
+    return PANELS.get(metric) or _Panel(metric, words[:1].upper() + words[1:], "mean of an update")
 
 
 def axis(x: str) -> tuple[str, float]:
@@ -241,13 +250,16 @@ def _unit(groups: Groups, along: str) -> tuple[float, str]:
     return 1.0, "environment steps"
 
 
-def _draw(groups: Groups, smooth: float, band: str, along: str = "steps") -> Figure:
-    fig = new_figure(height=4.7)
-    axes = fig.subplots(2, 2, sharex=True).ravel()
+def _draw(
+    groups: Groups, smooth: float, band: str, along: str = "steps", panels: Sequence[_Panel] = (), of: str = "seed"
+) -> Figure:
+    fig = new_figure(height=2.9 if panels else 4.7)
     scale, xlabel = _unit(groups, along)
     handles: dict[str, Any] = {}
     told = {key for _, runs in groups for rows in runs for row in rows[-1:] for key in row}
-    panels = _MODEL_PANELS if "train/obs_loss" in told and "train/approx_kl" not in told else _PANELS
+    models = "train/obs_loss" in told and "train/approx_kl" not in told
+    panels = panels or (_MODEL_PANELS if models else _PANELS)
+    axes = fig.subplots(-(-len(panels) // 2), min(2, len(panels)), sharex=True, squeeze=False).ravel()
     for panel, ax in zip(panels, axes, strict=True):
         style(ax, panel.title, "", panel.unit)
         ax.grid(True, color="#E6E6E6", linewidth=0.6)
@@ -256,12 +268,12 @@ def _draw(groups: Groups, smooth: float, band: str, along: str = "steps") -> Fig
         for i, (label, runs) in enumerate(groups):
             look = {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i // len(COLOURS) % len(DASHES)]}
             series = lambda rows, smooth=smooth, key=panel.key: _series(rows, key, smooth, along)
-            top, line = _lines(ax, series, runs, band, scale, look, faint=len(groups) <= 2)
+            top, line = _lines(ax, series, runs, band, scale, look, len(groups))
             peak = max(peak, top)
             if line is not None:
-                handles.setdefault(f"{label} ({len(runs)} seeds)" if len(runs) > 1 else label, line)
+                handles.setdefault(f"{label} ({len(runs)} {of}s)" if len(runs) > 1 else label, line)
         _frame(ax, panel, peak)
-    for ax in axes[2:]:
+    for ax in axes[-2:]:
         ax.set_xlabel(xlabel, fontsize=SMALL, color=INK)
     axes[0].set_xlim(left=0)
     fig.align_ylabels(axes)
@@ -270,15 +282,15 @@ def _draw(groups: Groups, smooth: float, band: str, along: str = "steps") -> Fig
         columns = max(1, min(len(handles), 54 // (max(map(len, handles)) + 8)))
         legend = fig.legend(
             handles.values(), handles.keys(), loc="outside lower center", fontsize=FONT, frameon=False,
-            ncols=columns, title=_BANDS[band] if several else None,
+            ncols=columns, title=_BANDS[band].replace("seed", of) if several else None,
         )  # fmt: skip
         legend.get_title().set_fontsize(SMALL)
-        fig.set_figheight(4.7 + 0.18 * (math.ceil(len(handles) / columns) + several))
+        fig.set_figheight(fig.get_figheight() + 0.18 * (math.ceil(len(handles) / columns) + several))
     return fig
 
 
 def _lines(
-    ax: Any, series: Any, runs: Sequence[Rows], band: str, scale: float, look: dict[str, Any], faint: bool
+    ax: Any, series: Any, runs: Sequence[Rows], band: str, scale: float, look: dict[str, Any], groups: int
 ) -> tuple[float, Any]:
     """Draw one label's runs into a panel; returns the highest value drawn and a line for the legend.
 
@@ -290,13 +302,13 @@ def _lines(
     pooled = _over_seeds(seeds, band) if len(seeds) > 1 else None
     if pooled is not None:
         x, mean, low, high = pooled
-        ax.fill_between(x / scale, low, high, color=look["color"], alpha=0.22, linewidth=0)
+        ax.fill_between(x / scale, low, high, color=look["color"], alpha=0.22 if groups < 5 else 0.12, linewidth=0)
         seeds, peak = [(x, mean)], float(high.max())
     else:
         peak = max(float(y.max()) for _, y in seeds)
     line = None
     for x, y in seeds:
-        raw_x, raw_y = series(runs[0], 0) if faint and len(runs) == 1 else (x, y)
+        raw_x, raw_y = series(runs[0], 0) if groups <= 2 and len(runs) == 1 else (x, y)
         if len(raw_x) > 1 and raw_y is not y:
             cut = _thin(raw_x)
             ax.plot(raw_x[cut] / scale, raw_y[cut], color=look["color"], alpha=0.25, linewidth=0.7)
