@@ -180,15 +180,16 @@ def sets_by(runs: Sequence[SweepRun], name: str) -> list[SweepSet]:
     column = [run.values[name] for run in having]
     if is_range(column):
         place = parts(column, 4)
-        keys = [(int(p), f"{name} {in_digits(min(c for c, q in zip(column, place) if q == p))} to "
-                 f"{in_digits(max(c for c, q in zip(column, place) if q == p))}") for p in place]  # fmt: skip
+        words = {int(p): f"{name} {in_digits(min(c for c, q in zip(column, place) if q == p))} to "
+                 f"{in_digits(max(c for c, q in zip(column, place) if q == p))}" for p in place}  # fmt: skip
     else:
         rank = {repr(value): i for i, value in enumerate(_ordered(column))}
-        keys = [(rank[repr(value)], label({name: value})) for value in column]
-    return [
-        SweepSet(words, {}, tuple(run for run, other in zip(having, keys, strict=True) if other == (place, words)))
-        for place, words in sorted(set(keys))
-    ]
+        place = [rank[repr(value)] for value in column]
+        words = {rank[repr(value)]: label({name: value}) for value in column}
+    order = sorted(words)
+    members = [tuple(run for run, p in zip(having, place, strict=True) if p == one) for one in order]
+    labels = unique([words[one] for one in order])
+    return [SweepSet(own, {}, some) for own, some in zip(labels, members, strict=True)]
 
 
 def _ordered(column: Sequence[Any]) -> list[Any]:
@@ -224,13 +225,15 @@ def in_digits(value: Any, most: int = 99) -> str:
 
 
 def unique(labels: Sequence[str]) -> list[str]:
-    """The labels, with a number behind those that were there before."""
-    seen: dict[str, int] = {}
-    found = []
+    """The labels, with a number behind those that were there before: no two are the same."""
+    found: dict[str, None] = {}
     for words in labels:
-        seen[words] = seen.get(words, 0) + 1
-        found.append(words if seen[words] == 1 else f"{words} ({seen[words]})")
-    return found
+        told, count = words, 1
+        while told in found:  # also where a value itself ends in "(2)"
+            count += 1
+            told = f"{words} ({count})"
+        found[told] = None
+    return list(found)
 
 
 def in_minutes(minutes: float | None) -> str:

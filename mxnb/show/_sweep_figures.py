@@ -80,9 +80,9 @@ def height_of(one: SweepSet, metric: str) -> float:
 def sweep_importance(folder: Any, metric: str = "") -> Figure:
     """Draw how much of the final metric's variance each parameter explains by itself, beside what chance would.
 
-    Epsilon squared: the correlation ratio without its bias; ranges of numbers are cut into parts. The grey band holds
-    95 % of the shares that shuffled runs give: inside of it nothing is shown. Only main effects: what two parameters do
-    together is in nobody's bar.
+    Epsilon squared: the correlation ratio without its bias, in a grid after the other parameters' effects have been
+    taken out; ranges of numbers are cut into parts. The grey band holds 95 % of the shares that shuffled runs give:
+    inside of it nothing is shown. Only main effects: what two parameters do together is in nobody's bar.
 
     Args:
         folder: papermill_runs/NAME of a sweep, also while it runs.
@@ -120,7 +120,7 @@ def _effects(found: Sequence[Effect], title: str, notes: Sequence[str]) -> Figur
             ax.barh(i, 100 * max(0.0, effect.band), 0.8, color="#D9D9D9")
         share = 100 * max(0.0, effect.share) if math.isfinite(effect.share) else 0.0
         ax.barh(i, share, 0.42, color=BLUE if effect.real else LIGHT)
-        words = effect.told or f"{share:.0f} %" + ("" if effect.real else ", as chance would")
+        words = effect.told or _percent(share, effect.real)
         at = max(share, 100 * effect.band if math.isfinite(effect.band) else 0.0)
         far = at > 55  # the words then stand on the bar
         ax.annotate(
@@ -132,6 +132,12 @@ def _effects(found: Sequence[Effect], title: str, notes: Sequence[str]) -> Figur
     ax.set_xlim(0, 100)
     ax.tick_params(axis="y", length=0)
     return fig
+
+
+def _percent(share: float, real: bool) -> str:
+    if not real:
+        return f"{share:.0f} %, as chance would"
+    return f"{share:.0f} %" if share > 0.5 else "under 1 %"  # "0 %" would deny what is there
 
 
 def only_words(title: str, words: str) -> Figure:

@@ -6,7 +6,7 @@ Everything that is drawn by chance is drawn from a fixed seed, so a figure is th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,35 +57,48 @@ def improvement(x: Any, y: Any) -> tuple[float, float, float]:
     return float(wins.mean()), float(low), float(high)
 
 
-def explained(labels: Any, y: Any) -> Any:
+def explained(labels: Any, y: Any, strata: Any = None) -> Any:
     """Epsilon squared: the share of the variance of y [N] that groups explain, without the bias of many small groups.
 
     With k groups, B the sum of squares between their means and W within them, (B - (k - 1) W / (N - k)) / (B + W); the
-    correlation ratio is B / (B + W). labels: whole numbers [..., N], of the same k groups. 0 where y does not vary or
-    there is one group; NaN where each group has one member. Source: Kelley 1935, An unbiased correlation ratio measure.
+    correlation ratio is B / (B + W). strata [N]: what else was varied. B and W are then those of y less the mean of its
+    stratum, so that what else does is no part of W; N - k loses one for each stratum but the first, and the share stays
+    one of all of y's variance. labels: whole numbers [..., N], of the same k groups. 0 where y does not vary (within
+    strata) or there is one group; NaN where no run is left to measure noise by, as where each group has one member.
+    Source: Kelley 1935, An unbiased correlation ratio measure.
     """
     labels, y = np.asarray(labels), np.asarray(y, float)
-    n, count = len(y), len(np.unique(labels))
     off = y - y.mean()
     total = float(off @ off)
-    if count < 2 or np.ptp(y) == 0:
+    different, stratum = np.unique(np.zeros(len(y)) if strata is None else strata, return_inverse=True)
+    off = off - (np.bincount(stratum, off) / np.bincount(stratum))[stratum]
+    within = float(off @ off)
+    groups = np.unique(labels)
+    free = len(y) - len(groups) - (len(different) - 1)
+    if len(groups) < 2 or np.ptp(y) == 0 or within <= 1e-12 * total:  # less is what rounding leaves
         return np.zeros(labels.shape[:-1])
-    if count >= n:
+    if free < 1:
         return np.full(labels.shape[:-1], math.nan)
     between = np.zeros(labels.shape[:-1])
-    for label in np.unique(labels):
+    for label in groups:
         member = labels == label
         between = between + (member @ off) ** 2 / np.maximum(member.sum(-1), 1)
-    return (between - (count - 1) * (total - between) / (n - count)) / total
+    return (between - (len(groups) - 1) * (within - between) / free) / total
 
 
 def ways(labels: np.ndarray, strata: np.ndarray) -> float:
-    """In how many ways labels [N] can be laid out anew within their strata [N]."""
-    told = 0.0
-    for stratum in np.unique(strata):
-        sizes = np.unique(labels[strata == stratum], return_counts=True)[1]
-        told += math.lgamma(sizes.sum() + 1) - sum(math.lgamma(size + 1) for size in sizes)
-    return math.exp(min(told, 700.0))
+    """In how many ways groups [N] can be laid out anew within their strata [N], whatever each group is called.
+
+    Names do not count, for shares do not depend on them: 3 and 3 of 6 are 10 ways, the best of which comes up once in
+    10 shuffles.
+    """
+    _, row = np.unique(strata, return_inverse=True)
+    _, column = np.unique(labels, return_inverse=True)
+    sizes = np.zeros((row.max() + 1, column.max() + 1))  # members of each group in each stratum
+    np.add.at(sizes, (row, column), 1)
+    _, alike = np.unique(sizes, axis=1, return_counts=True)  # groups that may change names
+    fact = np.vectorize(lambda n: math.lgamma(n + 1))
+    return math.exp(min(fact(sizes.sum(1)).sum() - fact(sizes).sum() - fact(alike).sum(), 700.0))
 
 
 def shuffled(labels: np.ndarray, strata: np.ndarray, draws: int = DRAWS) -> np.ndarray:
@@ -109,8 +122,8 @@ class Effect(NamedTuple):
 
     @property
     def real(self) -> bool:
-        """Whether it explains more than chance does."""
-        return not self.told and self.share > self.band
+        """Whether it explains more than chance does, and more than nothing."""
+        return not self.told and self.share > max(0.0, self.band)
 
 
 def effects(values: Mapping[str, Sequence[Any]], y: Any) -> list[Effect]:
@@ -119,6 +132,8 @@ def effects(values: Mapping[str, Sequence[Any]], y: Any) -> list[Effect]:
     Parameters that always change together are one. The band holds 95 % of the shares of shuffled runs. In a grid, runs
     change places only with runs that differ in this parameter alone, so that another one's effect is never taken for
     noise; drawn at random, whole sets of values change places, so that seeds of one set are not taken for independent.
+    A share, too, is measured after the crossed others have been taken out of y (`explained` with strata), else one
+    beside a strong neighbour would look like less than nothing.
     """
     y = np.asarray(y, float)
     labels: dict[str, np.ndarray] = {}  # the values of a parameter, or the parts of a range
@@ -131,26 +146,29 @@ def effects(values: Mapping[str, Sequence[Any]], y: Any) -> list[Effect]:
         elif label.max() > 0:
             labels[name], codes[name] = label, _codes(column)
     crossed = {name for name in codes if _crossed(codes, labels, name)}
-    drawn = [codes[name] for name in codes if name not in crossed]
-    found = [_effect(name, labels[name], codes, drawn, name in crossed, y) for name in codes]
+    found = [_effect(name, labels[name], codes, crossed, y) for name in codes]
     return sorted(found, key=lambda effect: -effect.share if math.isfinite(effect.share) else math.inf)
 
 
 def _effect(
-    name: str, labels: np.ndarray, codes: Mapping[str, np.ndarray], drawn: Sequence[np.ndarray], grid: bool, y: Any
+    name: str, labels: np.ndarray, codes: Mapping[str, np.ndarray], crossed: Collection[str], y: np.ndarray
 ) -> Effect:
-    share, count = float(explained(labels, y)), int(labels.max()) + 1
-    if not math.isfinite(share):
-        return Effect(name, share, math.nan, count, "one run a value: too few")
-    if grid:
+    count, drawn = int(labels.max()) + 1, [other for other in codes if other not in crossed]
+    if count == len(y):
+        return Effect(name, math.nan, math.nan, count, "one run a value: too few")
+    if name in crossed:
         unit = np.arange(len(y))
-        strata = _together([code for other, code in codes.items() if other != name], len(y))
+        beside = strata = _together([code for other, code in codes.items() if other != name], len(y))
     else:
-        unit = _together(drawn, len(y))
+        unit = _together([codes[other] for other in drawn], len(y))
         strata = np.zeros(unit.max() + 1, int)
+        beside = _together([codes[other] for other in codes if other in crossed], len(y))
+        if len(drawn) > 1 and count > unit.max():
+            return Effect(name, math.nan, math.nan, count, "one set a value: too few")
+    share = float(explained(labels, y, beside))
     _, first = np.unique(unit, return_index=True)
-    told = "too few runs to tell from chance" if ways(labels[first], strata) < FEW else ""
-    chance = explained(shuffled(labels[first], strata)[:, unit], y)
+    told = "" if math.isfinite(share) and ways(labels[first], strata) >= FEW else "too few runs to tell from chance"
+    chance = explained(shuffled(labels[first], strata)[:, unit], y, beside)
     return Effect(name, share, float(np.percentile(chance, 95)), count, told)
 
 
@@ -165,11 +183,21 @@ def _together(codes: Sequence[np.ndarray], n: int) -> np.ndarray:
 
 
 def _crossed(codes: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], name: str) -> bool:
-    """Whether most runs have one that differs in this parameter alone, as in a grid; a range is drawn at random."""
-    if codes[name].max() != labels[name].max():
+    """Whether most runs have one that differs in this parameter alone, as in a grid.
+
+    A range is drawn at random, as is what takes so many values that each comes with one value of another parameter: a
+    number in a search of few sets names its set.
+    """
+    own = codes[name]
+    names_another = any(
+        len(set(zip(own.tolist(), code.tolist(), strict=True))) == own.max() + 1
+        for other, code in codes.items()
+        if other != name
+    )
+    if own.max() != labels[name].max() or names_another:
         return False
-    others = _together([code for other, code in codes.items() if other != name], len(codes[name]))
-    several = {o for o in set(others.tolist()) if len(set(codes[name][others == o].tolist())) > 1}
+    others = _together([code for other, code in codes.items() if other != name], len(own))
+    several = {o for o in set(others.tolist()) if len(set(own[others == o].tolist())) > 1}
     return bool(np.isin(others, list(several)).mean() >= 0.5)
 
 
