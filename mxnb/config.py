@@ -129,7 +129,7 @@ def parameters(
     extra = dict(extra) if isinstance(extra, Mapping) else dict.fromkeys(extra, 0)
     known = (*CELL, *extra)
     problems = [
-        f"{name}: unknown parameter{_nearest(name, (*known, *_names(cls)))}; the cell has {', '.join(known)}"
+        f"{name}: unknown parameter{nearest(name, (*known, *_names(cls)))}; the cell has {', '.join(known)}"
         f"{'; put it into overrides' if _canonical(name) in _names(cls) else ''}"
         for name in _injected_names()
         if name not in known
@@ -161,7 +161,7 @@ def check_cell(cls: type, values: Mapping[str, Any], own: Mapping[str, Any]) -> 
     values: name -> value; own: the cell's names with their defaults. ValueError lists every mistake.
     """
     problems = [
-        f"{name}: unknown parameter{_nearest(name, (*own, *_names(cls)))}; the cell has {', '.join(own)}"
+        f"{name}: unknown parameter{nearest(name, (*own, *_names(cls)))}; the cell has {', '.join(own)}"
         for name in values
         if name not in own
     ]
@@ -261,7 +261,7 @@ def _assemble(cls: type, preset: str, layers: Mapping[str, Mapping[str, Any]]) -
     if preset:
         table = presets.PRESETS[_agent(cls)]
         if preset not in table:
-            problems.append(f"preset: {preset!r} is not one of {', '.join((*table, 'auto'))}{_nearest(preset, table)}")
+            problems.append(f"preset: {preset!r} is not one of {', '.join((*table, 'auto'))}{nearest(preset, table)}")
         for name, value in table.get(preset, {}).items():
             if name in names:
                 values[name], origins[name] = value, f"preset {preset}"
@@ -274,7 +274,7 @@ def _assemble(cls: type, preset: str, layers: Mapping[str, Mapping[str, Any]]) -
             written_as[name] = str(written)
             if name not in names:
                 problems.append(
-                    f"{written}: unknown field of {cls.__name__}{_nearest(str(written), (*names, *ALIASES))}"
+                    f"{written}: unknown field of {cls.__name__}{nearest(str(written), (*names, *ALIASES))}"
                 )
                 continue
             values[name] = _coerce(str(written), hints[name], value, problems, notes)
@@ -358,7 +358,8 @@ def _agent(cls: type) -> str:
     return re.sub(r"(?<=[a-zA-Z])(?=[A-Z][a-z])", "_", stem).lower()
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Words that name what may have been meant, "" where nothing is near."""
     near = difflib.get_close_matches(name, list(names), n=2, cutoff=0.6)
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 

@@ -28,6 +28,7 @@ def run_named(name: str) -> Path:
     """The run folder of that name: latest, a path, or as `table` lists it; FileNotFoundError where there is none."""
     run = _latest() if name == "latest" else Path(name)
     run = run if run.is_dir() else run_root() / name
+    run = run if run.is_dir() else next(run_root().parent.glob(f"*/{name}/job.json"), run / "none").parent  # of a sweep
     if not run.is_dir():
         raise FileNotFoundError(f"there is no folder {name}; `python -m mxnb runs` lists the runs")
     return run

@@ -81,10 +81,17 @@ def given(params: Mapping[str, Any]) -> list[str]:
 
 def started(out: Path, notebook: Path, host: str) -> dict[str, Any]:
     """What job.json says of a run that begins; it is written here."""
-    job = {"status": "started", "attempt": read_job(out).get("attempt", 0) + 1, "host": host, "pid": os.getpid()}
-    now = time.time()
-    write_json(out / "job.json", job | {"begun": now, "time": now, "notebook": str(notebook)})
+    before, now = read_job(out), time.time()
+    job = {"status": "started", "attempt": before.get("attempt", 0) + 1, "host": host, "pid": os.getpid()}
+    job |= {"begun": now, "time": now, "spent": spent(before), "notebook": str(notebook)}
+    write_json(out / "job.json", job)
     return read_job(out)
+
+
+def spent(job: Mapping[str, Any]) -> float:
+    """Seconds of a run's attempts so far; of one that was killed, until its last heartbeat."""
+    running = job["time"] - job["begun"] if job.get("status") == "started" else 0.0
+    return job.get("seconds") or job.get("spent", 0.0) + running
 
 
 def ended(out: Path, job: Mapping[str, Any], code: int, why: str) -> str:
@@ -93,7 +100,12 @@ def ended(out: Path, job: Mapping[str, Any], code: int, why: str) -> str:
     why: timeout or preempted where it was ended from outside, else empty.
     """
     status, error = _judged(out, code, why, _tail(out / "log.txt"), job["begun"])
-    told = {"status": status, "exit_code": code, "time": time.time(), "seconds": time.time() - job["begun"]}
+    told = {
+        "status": status,
+        "exit_code": code,
+        "time": time.time(),
+        "seconds": job["spent"] + time.time() - job["begun"],
+    }
     write_json(out / "job.json", dict(job) | told | ({"error": error} if error else {}))
     return status
 
@@ -142,11 +154,14 @@ def _execute(
             command, stdout=log, stderr=log, env=told, start_new_session=True, preexec_fn=pin, pass_fds=keep
         )
     end = time.monotonic() + 60 * minutes if minutes else math.inf
-    beat, why, family = -math.inf, "", list[Any]()
+    job["papermill"] = child.pid  # whom to ask, should this process be killed
+    look, beat, why, family = -math.inf, -math.inf, "", list[Any]()
     try:
         while child.poll() is None and not (why and (_status(out, job["begun"]) != "running" or _past(end))):
+            if _past(look + 1):
+                look, family = time.monotonic(), _family(child, family)
             if _past(beat + _BEAT):
-                beat, family = time.monotonic(), _family(child, family)
+                beat = time.monotonic()
                 beats(out, job)
             if not why and (stop.is_set() or _past(end)):
                 why, end = "preempted" if stop.is_set() else "timeout", time.monotonic() + _GRACE

@@ -24,9 +24,9 @@ from typing import Any
 
 from mxnb.config import write_json
 from mxnb.run.folder import Refused, shown
-from mxnb.run.job import read_job
+from mxnb.run.job import read_job, spent
 from mxnb.run.lock import locked
-from mxnb.run.sweep import AGAIN, Signals, command, left, line, prepare, state, stopped
+from mxnb.run.sweep import AGAIN, Signals, command, left, line, prepare, quietly, state, stopped
 from mxnb.run.sweep_file import Run, Sweep
 
 _ARRAY = 1000  # jobs in one array; Slurm's MaxArraySize is 1001 where nobody has changed it
@@ -83,23 +83,24 @@ def run_slurm(sweep: Sweep, jobs: int = 0, say: Callable[[str], None] = print) -
     Slurm is not here or does not take the jobs.
     """
     check_slurm()
+    say = quietly(say)
     most, file = jobs or sweep.parallel or _ARRAY, sweep.folder / "slurm" / "jobs.json"
     with locked(sweep.folder), Signals() as asked:
-        prepare(sweep, say)
-        at, active, waiting = _read(file), _active(sweep), left(sweep)
-        if active is None:
+        if (active := _active(sweep.folder)) is None:
             raise Refused("Slurm does not answer (try squeue); start this again when it does")
+        prepare(sweep, say)
+        at, waiting = _read(file), left(sweep)
         if lost := active - set(at.values()):  # their process was killed before it could note which run they do
             say(f"{len(lost)} jobs of an earlier start are taken back")
             while (active is None or lost & active) and not stopped(sweep, asked):
                 _cancel(sorted(lost))
                 _wait(2.0, sweep, asked)
-                active = _active(sweep)
+                active = _active(sweep.folder)
         running = {run.id: run for run in waiting if at.get(run.id) in (active or ())}
         waiting, tries = [run for run in waiting if run.id not in running], dict[str, int]()
         done = len(sweep.runs) - len(waiting) - len(running)
         say(f"{done} of {len(sweep.runs)} runs are done, {len(waiting)} to submit, {len(running)} are in the queue")
-        pause = 1.0
+        pause, silent = 1.0, 0
         while (waiting and not stopped(sweep, asked)) or running:
             room = max(0, most - len(running)) if running else _ARRAY
             if waiting[:room] and not stopped(sweep, asked):
@@ -110,7 +111,10 @@ def run_slurm(sweep: Sweep, jobs: int = 0, say: Callable[[str], None] = print) -
             _wait(pause, sweep, asked)
             if over := stopped(sweep, asked):
                 _cancel([at[name] for name in running])
-            active = _active(sweep)
+            active = _active(sweep.folder)
+            silent = silent + 1 if active is None else 0
+            if silent > (2 if over else 40):
+                raise Refused("Slurm does not answer (try squeue); its jobs go on. `sweep resume` waits for them again")
             ended = [run for run in running.values() if active is not None and at[run.id] not in active]
             pause = max(1.0, pause / 2) if ended else min(15.0, 1.3 * pause)  # squeue is not for asking all the time
             for run in ended:
@@ -138,11 +142,12 @@ def _submit(sweep: Sweep, runs: Sequence[Run], most: int) -> dict[str, str]:
     # beside the run's own limit: the time to start, to be warned (up to a minute early), and to save
     given["time"] = math.ceil(given.pop("minutes", 0) or (sweep.minutes + 6 if sweep.minutes else _MINUTES))
     for run in runs:
-        job = {"status": "queued", "time": time.time(), "attempt": read_job(sweep.folder / run.id).get("attempt", 0)}
+        before = read_job(sweep.folder / run.id)
+        job = {"status": "queued", "time": time.time(), "attempt": before.get("attempt", 0), "spent": spent(before)}
         write_json(sweep.folder / run.id / "job.json", job)
     try:
         executor.update_parameters(
-            job_name=_name(sweep),
+            job_name=_name(sweep.folder),
             use_srun=False,
             stderr_to_stdout=True,
             array_parallelism=most,
@@ -156,14 +161,27 @@ def _submit(sweep: Sweep, runs: Sequence[Run], most: int) -> dict[str, str]:
     return {run.id: job.job_id for run, job in zip(runs, jobs, strict=True)}
 
 
-def _name(sweep: Sweep) -> str:
+def cancel(folder: Path) -> str:
+    """Ends the jobs of a sweep whose process is gone: those that run save first; what was done, in words."""
+    check_slurm()
+    if not (active := _active(folder)):
+        return (
+            "Slurm does not answer (try squeue)"
+            if active is None
+            else "no process does this sweep, and no job of it is left"
+        )
+    _cancel(sorted(active))
+    return f"asked Slurm to end {len(active)} jobs; those that run save first"
+
+
+def _name(folder: Path) -> str:
     """The jobs' name: this folder's own, for another checkout may have a sweep called the same."""
-    return f"mxnb-{sweep.name}-{hashlib.sha256(str(sweep.folder.resolve()).encode()).hexdigest()[:6]}"
+    return f"mxnb-{folder.name}-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:6]}"
 
 
-def _active(sweep: Sweep) -> set[str] | None:
+def _active(folder: Path) -> set[str] | None:
     """The sweep's jobs that wait, run, or are about to end; None where Slurm does not answer."""
-    words = ["squeue", "--me", f"--name={_name(sweep)}", "--noheader", "--array", "--format=%i"]
+    words = ["squeue", "--me", f"--name={_name(folder)}", "--noheader", "--array", "--format=%i"]
     with suppress(subprocess.SubprocessError):
         return set(subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout.split())
     return None

@@ -7,6 +7,7 @@ job.json and `fit` the rest. Whatever ends, however: started again, the sweep do
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -21,7 +22,7 @@ from typing import Any
 
 from mxnb.config import write_json
 from mxnb.run.folder import shown
-from mxnb.run.job import ENDED, read_job
+from mxnb.run.job import ENDED, read_job, spent
 from mxnb.run.lock import held, locked
 from mxnb.run.sweep_file import Run, Sweep
 
@@ -32,6 +33,7 @@ AGAIN = (
     "preempted",
     "failed",
 )  # what `limits: retries` is for; a full device stays full
+_NEWS = 60.0  # seconds between two words about what runs
 METRICS = ("train/mean_episode_return", "train/mean_reward")
 
 
@@ -82,6 +84,7 @@ def run_local(sweep: Sweep, jobs: int = 0, say: Callable[[str], None] = print) -
     gpus = _gpus()
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     jobs = jobs or sweep.parallel or len(gpus) or (1 if _on_tpu(sweep) else max(1, len(cores)))
+    say = quietly(say)
     with locked(sweep.folder), Signals() as asked:
         prepare(sweep, say)
         waiting, tries = left(sweep), dict[str, int]()
@@ -91,12 +94,17 @@ def run_local(sweep: Sweep, jobs: int = 0, say: Callable[[str], None] = print) -
         goes_on = f", {len(alone)} go on from before" if alone else ""
         say(f"{done} of {len(sweep.runs)} runs are done, {len(waiting)} to do, {jobs} at a time{goes_on}")
         running: dict[int, tuple[Run, subprocess.Popen[bytes]]] = {}
-        look, told = 0.0, set[str]()
-        while running or ((waiting or alone) and not stopped(sweep, asked)):
+        look, told, said = 0.0, set[str](), time.monotonic()
+        while running or told & {run.id for run in alone} or ((waiting or alone) and not stopped(sweep, asked)):
             if alone and time.monotonic() >= look:
                 look = time.monotonic() + 2
                 over = [run for run in alone if not held(sweep.folder / run.id, "job.lock")]
+                for run in alone if sweep.minutes else ():  # nobody else counts their minutes
+                    if time.time() - read_job(sweep.folder / run.id).get("begun", math.inf) > 60 * sweep.minutes:
+                        ask(sweep.folder / run.id)
                 alone = [run for run in alone if run not in over]
+                for run in over:
+                    say(line(sweep, run))
                 waiting += [run for run in over if state(sweep.folder / run.id) != "done"]
             places = 0 if stopped(sweep, asked) or (alone and gpus) else jobs - len(alone)
             for place in range(places):
@@ -104,17 +112,21 @@ def run_local(sweep: Sweep, jobs: int = 0, say: Callable[[str], None] = print) -
                     share = cores[place::jobs] if jobs <= len(cores) else []
                     running[place] = _start(sweep, waiting.pop(0), share, gpus[place % len(gpus)] if gpus else "")
             time.sleep(0.1)
+            if time.monotonic() > said + _NEWS:
+                said = time.monotonic()
+                say(news(sweep))
             if stopped(sweep, asked):
                 for run in [*alone, *(run for run, _ in running.values())]:
-                    if run.id not in told:
+                    if run.id not in told and ask(sweep.folder / run.id):  # one that has yet to begin is asked then
                         told.add(run.id)
-                        ask(sweep.folder / run.id)
             for place, (run, process) in list(running.items()):
                 if process.poll() is None:
                     continue
                 del running[place]
                 ended, tries[run.id] = state(sweep.folder / run.id), tries.get(run.id, 0) + 1
                 say(line(sweep, run))
+                if ended == "started":  # its runner was killed, and its notebook lives
+                    alone.append(run)
                 if ended in AGAIN and tries[run.id] <= sweep.retries and not stopped(sweep, asked):
                     waiting.append(run)
     return not left(sweep)
@@ -128,12 +140,30 @@ def _start(sweep: Sweep, run: Run, cores: Sequence[int], gpu: str) -> tuple[Run,
 
 def ask(out: Path) -> bool:
     """Asks the process of this machine that does the run in this folder to save and end; whether there is one."""
+    import psutil
+
     job = read_job(out)
-    if job.get("status") == "started" and job.get("host") == socket.gethostname() and held(out, "job.lock"):
-        with suppress(ProcessLookupError):
-            os.kill(job["pid"], signal.SIGTERM)
+    if job.get("status") != "started" or job.get("host") != socket.gethostname() or not held(out, "job.lock"):
+        return False
+    for name in ("pid", "papermill"):  # the latter where the runner was killed: then its kernel is asked
+        with suppress(psutil.Error, KeyError):
+            process = psutil.Process(job[name])
+            if process.create_time() > job["time"] + 1:
+                continue  # another process has that number by now
+            for each in [process] if name == "pid" else process.children(recursive=True):
+                each.send_signal(signal.SIGTERM)
             return True
     return False
+
+
+def quietly(say: Callable[[str], None]) -> Callable[[str], None]:
+    """`say`, also where nobody reads any more: a closed pipe or terminal is no reason to leave runs alone."""
+
+    def told(words: str) -> None:
+        with suppress(OSError):
+            say(words)
+
+    return told
 
 
 def stopped(sweep: Sweep, asked: Signals) -> bool:
@@ -150,6 +180,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup
         self.before = {number: signal.signal(number, self._hear) for number in numbers}
         return self
 
@@ -190,8 +221,20 @@ def line(sweep: Sweep, run: Run) -> str:
     )
 
 
+def news(sweep: Sweep) -> str:
+    """What is done and what runs, in a line."""
+    found = rows(sweep.folder)
+    done = sum(row["status"] == "done" for row in found)
+    runs = [row for row in found if row["status"] == "started"]
+    metric = next((name for name in METRICS if any(name in row["metrics"] for row in runs)), METRICS[0])
+    each = [f"{row['id']} {row['metrics'].get(metric, math.nan):.3g}" for row in runs]
+    return f"{done} of {len(found)} done; {metric.split('/')[1].replace('_', ' ')} of those that run: {', '.join(each)}"
+
+
 def rows(folder: Path) -> list[dict[str, Any]]:
     """A row for each run of a sweep's folder: id, values, status, seconds, error, and result.json's metrics.
+
+    Of a run that goes on, they are those of its last update.
 
     Raises FileNotFoundError where the folder is no sweep's.
     """
@@ -206,9 +249,19 @@ def rows(folder: Path) -> list[dict[str, Any]]:
         with suppress(OSError, ValueError, KeyError):
             metrics = json.loads((out / "result.json").read_text())["metrics"]
         status = state(out) if job.get("status") not in ENDED else job["status"]
+        if status == "started":
+            metrics, job = metrics or _last_update(out), job | {"seconds": spent(job | {"time": time.time()})}
         row = {"id": run["id"], "values": run["values"], "status": status, "metrics": metrics}
         found.append(row | {name: job.get(name) for name in ("seconds", "error", "attempt")})
     return found
+
+
+def _last_update(out: Path) -> dict[str, float]:
+    """The last whole row of metrics.jsonl."""
+    with suppress(OSError, ValueError, IndexError), open(out / "metrics.jsonl", "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 20_000))
+        return dict(json.loads(file.read().split(b"\n")[-2]))
+    return {}
 
 
 def table(folder: Path, metric: str = "") -> str:
@@ -227,6 +280,10 @@ def table(folder: Path, metric: str = "") -> str:
         lines.append([row["status"], *(str(row["values"].get(name, "")) for name in names), *numbers, row["id"]])
     widths = [max(len(cells[i]) for cells in lines) for i in range(len(head))]
     said = ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in lines]
+    said += [""] * any(row["error"] for row in found)
+    for row in found:
+        if row["error"]:
+            said.append(f"{row['id']}  {row['error']} ({shown(folder / row['id'] / 'log.txt')})")
     counts: dict[str, int] = {}
     for row in found:
         counts[row["status"]] = counts.get(row["status"], 0) + 1
@@ -246,6 +303,17 @@ def stop(folder: Path) -> str:
     if held(folder):
         (folder / "stop").write_text(f"{time.time()}\n")
         return f"asked the sweep to end; {len(running)} runs save first"
+    executor = begun_with(folder).get("executor")
+    if executor == "slurm":
+        from mxnb.run.slurm import cancel
+
+        return cancel(folder)
+    if executor == "colab":
+        from mxnb.run.colab import give_back
+
+        return give_back(folder)
+    if not running:
+        return "nothing of this sweep is running"
     asked = sum(ask(folder / name) for name in running)
     elsewhere = f"; {len(running) - asked} run on other machines: end them there" if asked < len(running) else ""
     return f"no process does this sweep; asked {asked} runs that go on alone to save and end{elsewhere}"

@@ -21,16 +21,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mxnb.config import ALIASES, run_root
+from mxnb.config import nearest, run_root
+from mxnb.run.sweep_rules import KEYS, LIMITS, OURS, canonical, is_seed, level, mistakes, strict
 
-_KEYS = ("notebook", "preset", "parameters", "grid", "list", "random", "samples", "seeds", "limits", "tags")
-_KEYS += ("slurm", "wandb")
-_LIMITS = {"minutes": 0.0, "retries": 0, "parallel": 0}
-_SLURM: dict[str, type] = {
-    "partition": str, "account": str, "qos": str, "constraint": str, "nodelist": str, "exclude": str, "gres": str,
-    "gpus_per_node": int, "cpus_per_task": int, "mem_gb": float, "minutes": float, "setup": list, "sbatch": dict,
-}  # fmt: skip
-_OF = {"uniform": "", "log_uniform": " above 0", "integer": ", both whole"}
 _RESERVED = ("sweeps", "reference", "local")
 
 Check = Callable[[Path, Mapping[str, Any]], dict[str, Any]]
@@ -83,12 +76,14 @@ def read_sweep(
     import yaml
 
     try:
-        told = yaml.load(file.read_text(), _strict(yaml))
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+        told = yaml.load(file.read_text(), strict(yaml))
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} cannot be read:\n{error}") from None
     if not isinstance(told, dict):
-        raise ValueError(f"{file} holds no keys; it needs notebook and what to vary: {', '.join(_KEYS)}")
-    problems = _mistakes(told)
+        raise ValueError(f"{file} holds no keys; it needs notebook and what to vary: {', '.join(KEYS)}")
+    problems = mistakes(told)
     if file.stem in _RESERVED:
         problems.append(f"a sweep cannot be called {file.stem}, for papermill_runs/{file.stem} has another use")
     notebook = Path()
@@ -98,30 +93,38 @@ def read_sweep(
         problems.append(f"notebook: {error}")
     if problems:
         raise ValueError(_said(file, problems))
-    given = dict(given or {})
-    of_all = {_canonical(name): value for name, value in given.items()}
-    fixed = {"preset": told.get("preset", "auto"), **told.get("parameters", {})}
+    given = level(given or {})
+    if own_names := sorted(OURS & set(given)):
+        raise ValueError(_said(file, [f"-p {name}: a sweep decides that itself" for name in own_names]))
+    fixed = {"preset": told.get("preset", "auto"), **level(told.get("parameters", {}))}
     seeds = [given.pop("seed")] if "seed" in given else list(told.get("seeds", [0]))
-    own, runs, seen = cell_of(notebook), [], set[str]()
+    if not all(map(is_seed, seeds)):
+        raise ValueError(_said(file, [f"-p seed {seeds[0]!r}: expected a whole number below 2^31"]))
+    own, runs, seen, wrong = cell_of(notebook), [], set[str](), dict[str, list[str]]()
     for values in _points(told):
         for seed in seeds:
-            values = {name: of_all.get(_canonical(name), value) for name, value in values.items()}
-            others = {name: value for name, value in {**fixed, **values}.items() if _canonical(name) not in of_all}
-            params = _cell({**others, **given, "seed": seed}, own)
+            values = {name: given.get(canonical(name), value) for name, value in values.items()}
+            params = _cell({**fixed, **level(values), **given, "seed": seed}, own)
             if params.get("preset", "auto") in ("", "auto"):
                 params["preset"] = (auto or _hardware)()
             try:
                 decides = check(notebook, params)
             except ValueError as error:
-                problems.append(f"{_words({**values, 'seed': seed})}: {error}")
+                for line in str(error).splitlines():
+                    if not line.endswith("nothing was trained:"):  # what follows says it
+                        wrong.setdefault(line.strip(), []).append(_words({**values, "seed": seed}))
                 continue
             run = Run(_id(notebook, decides, seed), {**values, "seed": seed}, params)
             if run.id not in seen:  # two that come to the same are one
                 runs.append(run)
                 seen.add(run.id)
+    for words, where in wrong.items():
+        every = len(where) == len(seeds) * len(list(_points(told)))
+        more = f" and {len(where) - 1} more" if len(where) > 1 else ""
+        problems.append(words if every else f"{words} (in {where[0]}{more})")
     if problems:
         raise ValueError(_said(file, problems[:20]))
-    limits = {**_LIMITS, **told.get("limits", {})}
+    limits = {**LIMITS, **told.get("limits", {})}
     varied = (*dict.fromkeys(name for values in _points(told) for name in values),)
     folder = run_root().parent / file.stem
     tags = tuple(str(tag) for tag in told.get("tags", ()))
@@ -136,111 +139,6 @@ def read_sweep(
         wandb=told.get("wandb", ""),
         slurm=told.get("slurm", {}),
     )
-
-
-def _strict(yaml: Any) -> Any:
-    """A loader that refuses a key given twice, of which YAML silently takes the last."""
-
-    class Strict(yaml.SafeLoader):
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            if twice := [key for key in keys if keys.count(key) > 1]:
-                raise yaml.YAMLError(f"{twice[0]} is given twice,{str(node.start_mark).strip()}")
-            return super().construct_mapping(node, deep)
-
-    return Strict
-
-
-def _mistakes(told: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the keys and their kinds."""
-    kinds = {
-        "parameters": dict,
-        "grid": dict,
-        "list": list,
-        "random": dict,
-        "limits": dict,
-        "slurm": dict,
-        "seeds": list,
-        "tags": list,
-        "wandb": str,
-    }
-    called = {dict: "names and values", list: "a list", str: "a name"}
-    problems = [f"{key}: unknown key; there are {', '.join(_KEYS)}" for key in told if key not in _KEYS]
-    problems += [
-        f"{key}: expected {called[kind]}, got {told[key]!r}"
-        for key, kind in kinds.items()
-        if key in told and not isinstance(told[key], kind)
-    ]
-    if problems:
-        return problems
-    problems += [f"grid: {name} needs a list of values" for name, v in told.get("grid", {}).items() if not _some(v)]
-    problems += [f"list: {v!r} is no set of names and values" for v in told.get("list", []) if not isinstance(v, dict)]
-    limits = told.get("limits", {})
-    problems += [f"limits: unknown {name}; there are {', '.join(_LIMITS)}" for name in limits if name not in _LIMITS]
-    for name, default in _LIMITS.items():
-        value = limits.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float if name == "minutes" else int) or value < 0:
-            problems.append(f"limits: {name} is {value!r}; it takes a number of 0 or more")
-    problems += [words for name, value in told.get("slurm", {}).items() if (words := _wrong_slurm(name, value))]
-    if not _some(told.get("seeds", [0])) or not all(isinstance(seed, int) for seed in told.get("seeds", [0])):
-        problems.append(f"seeds: expected a list of whole numbers, got {told['seeds']!r}")
-    samples = told.get("samples", 1)
-    if "random" in told and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
-        problems.append(f"samples: how many random sets of values; got {samples!r}")
-    if "samples" in told and "random" not in told:
-        problems.append("samples: of what? there is no random")
-    problems += [words for name, how in told.get("random", {}).items() if (words := _wrong_range(name, how))]
-    groups = [set(told.get(key, {})) for key in ("parameters", "grid", "random")]
-    groups.append({name for values in told.get("list", []) for name in values})
-    for name in sorted(set().union(*groups)):
-        if sum(name in group for group in groups) > 1:
-            problems.append(f"{name} is given in more than one of parameters, grid, list, random")
-        if name == "seed":
-            problems.append("seed: list them under seeds")
-    return problems
-
-
-def _canonical(name: str) -> str:
-    return ALIASES.get(name, name)
-
-
-def _some(values: Any) -> bool:
-    return isinstance(values, list) and bool(values)
-
-
-def _wrong_slurm(name: str, value: Any) -> str:
-    kind = _SLURM.get(name)
-    if kind is None:
-        return f"slurm: unknown {name}; there are {', '.join(_SLURM)} (others under sbatch, as sbatch calls them)"
-    if kind in (int, float):
-        right = isinstance(value, int | kind) and not isinstance(value, bool) and value > 0
-    elif kind is list:
-        right = _some(value) and all(isinstance(row, str) for row in value)
-    else:
-        right = isinstance(value, kind) and bool(value)
-    if right and name == "minutes" and value < 5:
-        return f"slurm: minutes is {value!r}; give a job 5 or more, for it saves two minutes before they are over"
-    words = {int: "a whole number of 1 or more", float: "a number above 0", str: "a word", list: "a list of lines"}
-    return "" if right else f"slurm: {name} is {value!r}; it takes {words.get(kind, 'names and values')}"
-
-
-def _wrong_range(name: str, how: Any) -> str:
-    known = ("uniform", "log_uniform", "integer", "choice")
-    if (
-        not isinstance(how, dict)
-        or len(how) != 1
-        or next(iter(how)) not in known
-        or not _some(next(iter(how.values())))
-    ):
-        return f"random: {name} needs one of {', '.join(known)} with a list, such as {{log_uniform: [1.0e-4, 1.0e-2]}}"
-    (kind, values), *_ = how.items()
-    if kind == "choice":
-        return ""
-    kinds = int if kind == "integer" else int | float
-    numbers = all(isinstance(v, kinds) and not isinstance(v, bool) for v in values)
-    if not numbers or len(values) != 2 or values[0] >= values[1] or (kind == "log_uniform" and values[0] <= 0):
-        return f"random: {name}: {kind} takes [low, high]{_OF[kind]}, got {values!r}"
-    return ""
 
 
 def _points(told: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -270,7 +168,7 @@ def _draw(dice: random.Random, kind: str, values: list[Any]) -> Any:
 
 def cell_of(notebook: Path) -> dict[str, Any]:
     """The names of a notebook's parameters cell with their defaults; ValueError where it has no such cell."""
-    cells = json.loads(notebook.read_text())["cells"]
+    cells = _json(notebook)["cells"]
     found = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
     if len(found) != 1:
         raise ValueError(f"{notebook} has {len(found)} cells tagged parameters; it needs one")
@@ -299,11 +197,21 @@ def _hardware() -> str:
     return done.stdout.split()[-1]
 
 
+def _json(notebook: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(notebook.read_text()))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{notebook} is no notebook that can be read: {error}") from None
+
+
 def agent_of(notebook: Path) -> str:
     """The agent that a notebook names in its metadata (`mxnb.agent`); ValueError where it names none."""
-    named = json.loads(notebook.read_text())["metadata"].get("mxnb", {}).get("agent", "")
+    named = _json(notebook)["metadata"].get("mxnb", {}).get("agent", "")
     if not named:
-        raise ValueError(f"{notebook} does not say which agent it trains; put mxnb: {{agent: NAME}} into its metadata")
+        raise ValueError(
+            f'{notebook} does not say which agent it trains: in Jupyter\'s "Edit Notebook Metadata" add "mxnb": '
+            '{"agent": "ppo"}'
+        )
     return str(named)
 
 
@@ -324,7 +232,8 @@ def find_notebook(name: str, near: Path) -> Path:
         if path.suffix == ".ipynb" and path.is_file():
             return path.resolve()
     there = ", ".join(sorted(path.stem for path in (root / "notebooks").glob("*.ipynb"))) or "no notebooks/ here"
-    raise ValueError(f"there is no {name!r}; {there}" if name else f"name one of {there}")
+    known = there.split(", ")
+    raise ValueError(f"there is no {name!r}{nearest(name, known)}; {there}" if name else f"name one of {there}")
 
 
 def _id(notebook: Path, decides: Mapping[str, Any], seed: int) -> str:
@@ -335,7 +244,7 @@ def _id(notebook: Path, decides: Mapping[str, Any], seed: int) -> str:
 
 
 def _code(notebook: Path) -> str:
-    cells = json.loads(notebook.read_text())["cells"]
+    cells = _json(notebook)["cells"]
     return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
 

@@ -54,7 +54,7 @@ def test_a_limit_ends_everything_that_was_started(notebook: Write, here: Path) -
     code = "import os, pathlib, subprocess, sys\nsleeps = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
     code += "child = subprocess.Popen(sleeps, start_new_session=True)\n"
     code += "pathlib.Path(run_dir, 'pids').write_text(f'{os.getpid()} {os.getppid()} {child.pid}')\nchild.wait()"
-    assert run_notebook(notebook(code), {}, here / "out", minutes=0.1) == "timeout"
+    assert run_notebook(notebook(code), {}, here / "out", minutes=0.4) == "timeout"
     assert read_job(here / "out")["error"] == "ended after its limit, nothing to save"
     pids = [int(pid) for pid in (here / "out" / "pids").read_text().split()]
     last = time.monotonic() + 10

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import RESULT, TRAIN
@@ -58,7 +59,9 @@ def test_all_runs_are_done_once(notebook: Write, here: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("notebook: tiny\ngird: {}", "gird: unknown key"),
+        ("notebook: tiny\ngird: {}", "gird: unknown key (did you mean grid?)"),
+        ("notebook: tiny\nrandom: {lr: {log_uniform: [1e-4, 1e-3]}}", "reads 1e-4 as a text; write 1.0e-4"),
+        ("notebook: tiny\npreset: smoke\nseeds: [0, 1, 2]\nparameters: {ent_cof: 0.1}", "1 mistake in"),
         ("notebook: tyni", "there is no 'tyni'; tiny"),
         ("- 1", "holds no keys"),
         ("a: [", "cannot be read"),
@@ -74,12 +77,25 @@ def test_all_runs_are_done_once(notebook: Write, here: Path, capsys: pytest.Capt
         ("notebook: tiny\nrandom: {lr: {log_uniform: [0.0, 1.0]}}", "log_uniform takes [low, high] above 0"),
         ("notebook: tiny\nrandom: {lr: {normal: [0.0, 1.0]}}", "needs one of uniform"),
         ("notebook: tiny\nrandom: {lr: {uniform: [0.1, 1.0]}}\nsamples: 0", "how many random sets"),
-        ("notebook: tiny\npreset: smoke\nseeds: [0]\nseeds: [1]", "seeds is given twice"),
+        ("notebook: tiny\npreset: smoke\nseeds: [0]\nseeds: [1]", "seeds is given twice (line 4)"),
         ("notebook: tiny\npreset: smoke\nparameters: {overrides: 3}", "overrides"),
         ("notebook: tiny\nsamples: 3", "samples: of what"),
         ("notebook: tiny\nrandom: {n: {integer: [1, 3.5]}}", "integer takes [low, high], both whole"),
         ("notebook: tiny\nlimits: {hours: 1}", "limits: unknown hours"),
         ("notebook: tiny\nlimits: {minutes: -1}", "a number of 0 or more"),
+        ("notebook: tiny\nlimits: {minutes: .nan}", "a number of 0 or more"),
+        ("notebook: tiny\ngrid: {1: [2], lr: [0.1]}", "1 is no name"),
+        ("notebook: tiny\nseeds: [99999999999999999999]", "whole numbers below 2^31"),
+        ("notebook: tiny\nrandom: {}\nsamples: 5", "random: is empty"),
+        (
+            "notebook: tiny\nparameters: {total_steps: 4096}\ngrid: {total_timesteps: [8192]}",
+            "total_timesteps is given",
+        ),
+        ("notebook: tiny\nparameters: {overrides: {lr: 0.1}}\ngrid: {lr: [0.2]}", "lr is given in more than one"),
+        ("notebook: tiny\nparameters: {overrides: {lr: 0.1}, learning_rate: 0.2}", "lr is given twice"),
+        ("notebook: tiny\ngrid: {overrides: [{lr: 0.1}]}", "vary its fields by their own names"),
+        ("notebook: tiny\nparameters: {resume: false}", "resume: a sweep decides that itself"),
+        ("notebook: tiny\npreset: smoke\nparameters: {preset: cpu}", "preset is given twice"),
     ],
 )
 def test_a_mistake_is_refused_before_the_first_kernel(
@@ -135,6 +151,57 @@ def test_a_sweep_that_was_ended_is_resumed(notebook: Write, here: Path, number: 
     assert times(folder) == {row["id"]: 1 for row in rows(folder)} and len(times(folder)) == 4
 
 
+def test_what_yaml_merges_is_no_name_given_twice(notebook: Write, here: Path) -> None:
+    notebook()
+    text = "notebook: tiny\npreset: smoke\nlist:\n  - &one {lr: 0.1, ent_coef: 0.2}\n  - {<<: *one, lr: 0.3}\n"
+    assert main(["sweep", "run", sweep_file(here, text), "--dry-run"]) == 0
+
+
+def test_a_stop_that_comes_before_a_run_has_begun_is_not_lost(notebook: Write, here: Path) -> None:
+    notebook()
+    file = sweep_file(here, "notebook: tiny\npreset: smoke\nparameters: {wait: 300}\n")
+    child = subprocess.Popen([sys.executable, "-m", "mxnb", "sweep", "run", file])
+    while not list((here / "papermill_runs" / "mine").glob("*/params.json")):
+        time.sleep(0.01)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(120) == 1
+    assert [row["status"] for row in rows(here / "papermill_runs" / "mine")] == ["preempted"]
+
+
+def test_a_closed_terminal_and_a_closed_pipe_end_no_sweep_that_shall_go_on(notebook: Write, here: Path) -> None:
+    notebook()
+    file = sweep_file(here, "notebook: tiny\npreset: smoke\nseeds: [0, 1]\nparameters: {wait: 1}\n")
+    words = f"nohup {sys.executable} -m mxnb sweep run {file} --jobs 1"
+    child = subprocess.Popen(words.split(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert child.stdout is not None
+    child.stdout.readline()
+    child.stdout.close()
+    child.send_signal(signal.SIGHUP)
+    child.wait(120)
+    assert [row["status"] for row in rows(here / "papermill_runs" / "mine")] == ["done"] * 2
+
+
+def _begun(job: dict[str, Any]) -> bool:
+    return job.get("status") == "started" and "papermill" in job
+
+
+def test_a_run_whose_runner_was_killed_is_waited_for_and_can_be_asked(notebook: Write, here: Path) -> None:
+    notebook()
+    folder = here / "papermill_runs" / "mine"
+    for wait, stops in ((8, False), (300, True)):
+        file = sweep_file(here, f"notebook: tiny\npreset: smoke\nparameters: {{wait: {wait}}}\n")
+        child = subprocess.Popen([sys.executable, "-m", "mxnb", "sweep", "run", file])
+        while not (jobs := [job for out in folder.glob("*") if _begun(job := read_job(out))]):
+            time.sleep(0.1)
+        os.kill(jobs[0]["pid"], signal.SIGKILL)
+        if stops:
+            time.sleep(3)  # the kernel is there by now
+            child.send_signal(signal.SIGTERM)
+        code = child.wait(120)
+        (row,) = rows(folder)
+        assert (code, row["status"]) == ((1, "killed") if stops else (0, "done"))
+
+
 def test_what_is_given_replaces_what_is_varied_and_is_told(
     notebook: Write, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,7 +212,7 @@ def test_what_is_given_replaces_what_is_varied_and_is_told(
     (row,) = rows(here / "papermill_runs" / "mine")
     assert row["values"] == {"ent_coef": 0.75, "seed": 0}
     params = json.loads((here / "papermill_runs" / "mine" / row["id"] / "params.json").read_text())
-    assert params["total_timesteps"] == 8192 and params["overrides"] == {"entropy_coef": 0.75}
+    assert params["total_timesteps"] == 8192 and params["overrides"] == {"ent_coef": 0.75}
     assert "0.75" in capsys.readouterr().out
 
 
