@@ -6,13 +6,13 @@ A machine there costs from `colab new` until `colab stop`: each that was asked f
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import tarfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
@@ -20,11 +20,13 @@ from typing import IO, Any
 from mxnb.config import run_root
 from mxnb.run.job import beats, ended, given, started
 from mxnb.run.lock import locked
-from mxnb.run.sweep import AGAIN, Signals, left, line, prepare, state, stopped
+from mxnb.run.sweep import AGAIN, Signals, left, line, prepare, quietly, state, stopped
 from mxnb.run.sweep_file import Run, Sweep
 
-_UNPACK = "import tarfile; tarfile.open('/content/sent.tgz').extractall('/content', filter='data')"
-_PACK = "import tarfile; tarfile.open('/content/back.tgz', 'w:gz').add('/content/run', '.')"
+_UNPACK = (
+    "import tarfile\nwith tarfile.open('/content/sent.tgz') as sent:\n    sent.extractall('/content', filter='data')"
+)
+_PACK = "import tarfile\nwith tarfile.open('/content/back.tgz', 'w:gz') as back:\n    back.add('/content/run', '.')"
 
 
 def run_colab(sweep: Sweep, jobs: int = 0, say: Callable[[str], None] = print) -> bool:
@@ -33,6 +35,7 @@ def run_colab(sweep: Sweep, jobs: int = 0, say: Callable[[str], None] = print) -
     A run that is cut short, by its limit or by us, has no signal to save at once: it goes on from the checkpoint of
     its last 10 minutes. Nothing is mirrored to Weights & Biases, whose key is not sent.
     """
+    say = quietly(say)
     with locked(sweep.folder), Signals() as asked, ThreadPoolExecutor(jobs or sweep.parallel or 1) as pool:
         prepare(sweep, say)
         if sweep.wandb:
@@ -41,6 +44,13 @@ def run_colab(sweep: Sweep, jobs: int = 0, say: Callable[[str], None] = print) -
         for future in as_completed([pool.submit(_tries, sweep, run, over) for run in left(sweep)]):
             say(line(sweep, future.result()))
     return not left(sweep)
+
+
+def give_back(folder: Path) -> str:
+    """Stops the machines of a sweep whose process was killed; what was done, in words."""
+    machines = [file.parent for file in folder.glob("*/colab.json")]
+    codes = [subprocess.run(_words(out, "stop"), capture_output=True, check=False).returncode for out in machines]
+    return f"no process does this sweep; stopped {codes.count(0)} machines that it had left"
 
 
 def _tries(sweep: Sweep, run: Run, over: Callable[[], bool]) -> Run:
@@ -53,59 +63,55 @@ def _tries(sweep: Sweep, run: Run, over: Callable[[], bool]) -> Run:
 
 
 def _one(sweep: Sweep, run: Run, over: Callable[[], bool]) -> None:
-    out, code, why, errors = sweep.folder / run.id, 1, "", list[str]()
+    """One attempt. What the machine has is brought back also where the notebook or the connection broke."""
+    out, error, why, limit = sweep.folder / run.id, "", "", 60 * sweep.minutes or 24 * 3600.0
     with locked(out, "job.lock"), TemporaryDirectory() as here, open(out / "log.txt", "a") as log:
         job = started(out, sweep.notebook, "colab")
         print(f"\nattempt {job['attempt']}", file=log, flush=True)
         colab = lambda *words, **how: _colab(out, job, log, *words, **how)
+        script = lambda name: ("exec", "-f", f"{here}/{name}.py", "--timeout", "600")
         try:
             _pack(sweep, run, Path(here))
             if (out / "colab.json").exists():  # a machine of an attempt that was killed may live there
-                colab("stop", known=False)
-            colab("new", *(("--tpu", "v5e1") if run.params["preset"] == "tpu" else ("--gpu", "T4")))
-            colab("upload", f"{here}/sent.tgz", "/content/sent.tgz")
-            colab("exec", "-f", f"{here}/unpack.py", "--timeout", "600")
-            limit = 60 * sweep.minutes or 24 * 3600.0  # told to `exec` as well, which otherwise gives a cell 30 s
-            words = ("exec", "-f", f"{here}/run.ipynb", "--env", "MXNB_WIDGETS=off", "--timeout", str(limit))
-            if why := colab(*words, limit=limit, over=over):
-                colab("restart-kernel")
-            else:
-                cells = json.loads(Path(here, "run_output.ipynb").read_text())["cells"]
-                shown = [output for cell in cells for output in cell.get("outputs", ())]  # `exec` goes on after errors
-                errors = [f"{o['ename']}: {o['evalue']}" for o in shown if o["output_type"] == "error"]
-                code = int(bool(errors))
-            colab("exec", "-f", f"{here}/pack.py", "--timeout", "600")
-            colab("download", "/content/back.tgz", f"{here}/back.tgz")
-            with tarfile.open(f"{here}/back.tgz") as back:
-                back.extractall(f"{here}/back", filter="data")
-            shutil.copytree(f"{here}/back", out, dirs_exist_ok=True)
-        except (subprocess.SubprocessError, OSError, tarfile.TarError) as error:
-            errors.append(" ".join(str(error).split()))
+                colab("stop")
+            new = ("new", *(("--tpu", "v5e1") if run.params["preset"] == "tpu" else ("--gpu", "T4")))
+            sent = ("upload", f"{here}/sent.tgz", "/content/sent.tgz")
+            if not (error := _first(colab, new, sent, script("unpack"))):
+                book = ("exec", "-f", f"{here}/run.ipynb", "--env", "MXNB_WIDGETS=off", "--timeout", str(limit))
+                error = colab(*book, limit=limit, over=over)
+                if error in ("timeout", "preempted"):
+                    why, error = error, colab("restart-kernel")
+                error = error or _raised(Path(here, "run_output.ipynb"), out / "run.ipynb")
+                back = ("download", "/content/back.tgz", f"{here}/back.tgz")
+                if not (lost := _first(colab, script("pack"), back)):
+                    with tarfile.open(f"{here}/back.tgz") as archive:
+                        archive.extractall(out, filter="data")
+                error = error or lost
+        except Exception as broken:  # whatever it is, the machine is given back and the other runs go on
+            error = error or " ".join(f"{type(broken).__name__}: {broken}".split())
         finally:
-            if not any(colab("stop", known=False) == "" for _ in range(3)):  # also where there never was one
+            if (out / "colab.json").exists() and all(colab("stop") for _ in range(3)):
                 print(f"mxnb-{run.id} could not be stopped; see `colab sessions` whether it still runs", flush=True)
-            if Path(here, "run_output.ipynb").exists():
-                shutil.copy(f"{here}/run_output.ipynb", out / "run.ipynb")
-        print(*errors[:1], sep="\n", file=log, flush=True)
-        ended(out, job, code, why)
+        print(error, file=log, flush=True)
+        ended(out, job, int(bool(error or why)), why)
+
+
+def _first(colab: Callable[..., str], *commands: tuple[str, ...]) -> str:
+    """Commands one after another, until one fails; why it did."""
+    return next(filter(None, (colab(*words) for words in commands)), "")
+
+
+def _words(out: Path, word: str, *words: str) -> list[str]:
+    return ["colab", "--config", str(out / "colab.json"), word, "-s", f"mxnb-{out.name}", *words]
 
 
 def _colab(
-    out: Path,
-    job: Mapping[str, Any],
-    log: IO[str],
-    word: str,
-    *words: str,
-    limit: float = 0.0,
-    over: Callable[[], bool] = bool,
-    known: bool = True,
+    out: Path, job: Mapping[str, Any], log: IO[str], *words: str, limit: float = 0.0, over: Callable[[], bool] = bool
 ) -> str:
-    """One command; "" when it ended well, else OSError; with a limit, timeout or preempted where it was cut short.
-
-    known: whether there must be such a machine; if not, what went wrong is returned.
-    """
-    what = ["colab", "--config", str(out / "colab.json"), word, "-s", f"mxnb-{out.name}", *words]
-    child = subprocess.Popen(what, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    """One command; "" when it ended well, else why not; with a limit, timeout or preempted where it was cut short."""
+    child = subprocess.Popen(
+        _words(out, *words), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    )
     last, beat = time.monotonic() + (limit or 900.0), time.monotonic()
     while child.poll() is None:
         if over() or time.monotonic() > last:
@@ -117,9 +123,17 @@ def _colab(
             beat = time.monotonic()
             beats(out, job)
         time.sleep(0.1)
-    if child.returncode and known:
-        raise OSError(f"colab {word}: {Path(log.name).read_text().rstrip().splitlines()[-1]}")
-    return "failed" if child.returncode else ""
+    told = Path(log.name).read_text().rstrip().splitlines()[-1]
+    return f"colab {words[0]}: {told}" if child.returncode else ""
+
+
+def _raised(executed: Path, kept: Path) -> str:
+    """The error in an executed notebook, which is kept: `colab exec` goes on after one, and ends well."""
+    with suppress(OSError, ValueError, KeyError):
+        kept.write_text(executed.read_text())
+        outputs = [each for cell in json.loads(kept.read_text())["cells"] for each in cell.get("outputs", ())]
+        return next((f"{o['ename']}: {o['evalue']}" for o in outputs if o["output_type"] == "error"), "")
+    return ""
 
 
 def _pack(sweep: Sweep, run: Run, here: Path) -> None:

@@ -17,6 +17,9 @@ BESIDE = Path(__file__).parent
 def main(config: Path, word: str, session: str, words: list[str]) -> int:
     known = json.loads(config.read_text()) if config.exists() else {}
     machine = BESIDE / "machines" / session
+    if word in ((BESIDE / "broken").read_text().split() if (BESIDE / "broken").exists() else ()) and word != "new":
+        print(f"[colab] connection lost in {word}")
+        return 1
     if word == "new":
         if "new" in (BESIDE / "broken").read_text().split() if (BESIDE / "broken").exists() else False:
             print("[colab] 400: no such accelerator for this account")
@@ -47,7 +50,9 @@ def execute(machine: Path, file: Path, words: list[str]) -> int:
     seconds = float(words[words.index("--timeout") + 1]) if "--timeout" in words else 30.0
     there = lambda source: source.replace("/content", str(machine))
     if file.suffix == ".py":
-        return subprocess.run([sys.executable, "-c", there(file.read_text())], cwd=machine, timeout=seconds).returncode
+        # the kernel lives on: what the code leaves open stays open
+        living = f"import gc, os; gc.disable(); exec({there(file.read_text())!r}); os._exit(0)"
+        return subprocess.run([sys.executable, "-c", living], cwd=machine, timeout=seconds).returncode
     from nbclient import NotebookClient
 
     book = nbformat.read(file, as_version=4)

@@ -108,7 +108,7 @@ def stop(run_dir, rows):  # the first machine breaks down
 @pytest.mark.parametrize("how", ["limit", "signal"])
 def test_one_that_is_ended_brings_back_what_there_is(notebook: Write, here: Path, colab: Path, how: str) -> None:
     notebook("import pathlib, time\npathlib.Path(run_dir, 'here').write_text('')\ntime.sleep(600)")
-    limits = "limits: {minutes: 0.15}\n" if how == "limit" else ""
+    limits = "limits: {minutes: 0.5}\n" if how == "limit" else ""
     file = write_sweep(here, "notebook: tiny\nseeds: [0]\n" + limits)
     words = [sys.executable, "-m", "mxnb", "sweep", "run", file, "--executor", "colab"]
     child = subprocess.Popen(words)
@@ -122,6 +122,35 @@ def test_one_that_is_ended_brings_back_what_there_is(notebook: Write, here: Path
     assert row["status"] == ("timeout" if how == "limit" else "preempted")
     assert (here / "papermill_runs" / "far" / row["id"] / "here").exists()
     assert not list((colab / "machines").iterdir())
+
+
+def test_machines_of_a_sweep_that_was_killed_are_given_back_by_stop(
+    notebook: Write, here: Path, colab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notebook("import time\ntime.sleep(600)")
+    file = write_sweep(here)
+    child = subprocess.Popen([sys.executable, "-m", "mxnb", "sweep", "run", file, "--executor", "colab", "--jobs", "2"])
+    while len(list((colab / "machines").glob("*/run")) if (colab / "machines").exists() else []) < 2:
+        assert child.poll() is None
+        time.sleep(0.1)
+    child.kill()
+    child.wait()
+    assert main(["sweep", "stop", file]) == 0 and "stopped 2 machines" in capsys.readouterr().out
+    assert not list((colab / "machines").iterdir())
+
+
+def test_where_the_connection_breaks_the_machine_is_stopped_and_the_others_run(
+    notebook: Write, here: Path, colab: Path
+) -> None:
+    notebook()
+    (colab / "broken").write_text("upload")
+    file = write_sweep(here)
+    assert main(["sweep", "run", file, "--executor", "colab"]) == 1
+    found = rows(here / "papermill_runs" / "far")
+    assert [row["status"] for row in found] == ["failed"] * 2 and "connection lost in upload" in found[0]["error"]
+    assert not list((colab / "machines").iterdir())
+    (colab / "broken").write_text("")
+    assert main(["sweep", "resume", file]) == 0
 
 
 def test_without_a_colab_it_says_so(
