@@ -76,10 +76,12 @@ overrides = {}  # for the four runs of the example: any PPOConfig field but lr, 
 # quicker than any accelerator for networks this small. The pictures go to `run_dir`.
 
 # %%
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import jax
@@ -91,12 +93,13 @@ import mxnb
 from mxnb.agents.ppo import PPOConfig
 from mxnb.config import run_root
 
-p = mxnb.parameters(
-    PPOConfig,
-    notebook="09_sweep_report",
-    extra={"sweep_dir": "", "metric": ""},
-    expect="trains nothing but the example (preset smoke, whatever stands below): about a minute, 10 MB of disk",
-)
+with redirect_stdout(io.StringIO() if sweep_dir else sys.stdout):  # of a sweep that is there, the example's say nothing
+    p = mxnb.parameters(
+        PPOConfig,
+        notebook="09_sweep_report",
+        extra={"sweep_dir": "", "metric": ""},
+        expect="trains nothing but the example (preset smoke, whatever stands below): about a minute, 10 MB of disk",
+    )
 
 # %% [markdown]
 # ## What can be swept
@@ -146,7 +149,8 @@ plan = {
     "grid": {"lr": [3.0e-4, 3.0e-3]},
     "seeds": [p.seed, p.seed + 1],
 }
-print(yaml.safe_dump(plan, sort_keys=False))
+if not p.sweep_dir:
+    print(yaml.safe_dump(plan, sort_keys=False))
 
 # %% [markdown]
 # The sweep itself is one command. It keeps two runs going at a time, each a process of its own, and notes of each whether it is done,
@@ -187,6 +191,13 @@ def found(name):
 
 sweep = found(p.sweep_dir) if p.sweep_dir else example(p.run_dir.resolve() / "example")
 figures = p.run_dir / "figures" / sweep.name
+asked = json.loads((sweep / "sweep.json").read_text())
+varied = set().union(*(run["values"] for run in asked["runs"]))
+params = {**asked["runs"][0]["params"], **asked["runs"][0]["params"].get("overrides", {})}
+print(
+    f"{sweep.name}: {len(asked['runs'])} runs of {Path(asked['notebook']).stem}, which vary {', '.join(sorted(varied))}"
+)
+print("all of them: ", {name: value for name, value in params.items() if name not in varied | {"overrides"}})
 
 # %% [markdown]
 # ## Where it stands
@@ -299,9 +310,10 @@ winners
 #
 # $$\varepsilon^2 = \frac{B - (k - 1) \, W / (N - k)}{B + W}$$
 #
-# for $N$ runs in $k$ groups; a range of numbers is cut into groups of equal size. Even so noise is sometimes large. The grey
-# band is what shuffled runs give 95 times of 100: a bar that stays inside says nothing, and of twenty parameters that do
-# nothing one will stick out. These are main effects: what two parameters do only together is in neither bar.
+# for $N$ runs in $k$ groups; a range of numbers is cut into groups of equal size. In a grid, what the other parameters do is
+# taken out of $B$ and $W$ first, because it is no noise. Even so noise is sometimes large. The grey band is what shuffled runs
+# give 95 times of 100: a bar that stays inside says nothing, and of twenty parameters that do nothing one will stick out. These
+# are main effects: what two parameters do only together is in neither bar.
 
 # %%
 importance = mxnb.show.sweep_importance(sweep, metric=p.metric)
@@ -327,7 +339,7 @@ else:
         fresh = evaluate(policy, env, 64, jax.random.key(p.seed)).report()["return"]
         claimed = json.loads((best / "result.json").read_text())["metrics"].get("train/mean_episode_return")
         while_training = "" if claimed is None else f"; its last tenth of training had {claimed:.2f}"
-        print(f"{best.name}, {', '.join(f'{k} {v}' for k, v in results.rows[0].values.items())}")
+        print(", ".join([best.name, *(f"{k} {v}" for k, v in results.rows[0].values.items())]))
         print(
             f"return of 64 fresh episodes {fresh['mean']:.2f} ({fresh['low']:.2f} to {fresh['high']:.2f}){while_training}"
         )

@@ -92,5 +92,5 @@ def test_the_example_is_a_sweep_of_four_runs_in_its_own_folder(
     monkeypatch.chdir(tmp_path)
     assert main(["sweep", "run", str(file), "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert said.count("queued") == 4 and f"in {tmp_path / 'papermill_runs' / 'example'};" in said
+    assert said.count("queued") == 4 and "in papermill_runs/example;" in said
     assert said.count("seed 5") == said.count("seed 6") == 2 and "lr 0.003" in said
