@@ -155,7 +155,11 @@ def tick_sums(spec: Spec, action: Any, mask: Any, seen: VecStep) -> dict[str, An
         counts = taken.sum(0, dtype=jnp.float32) if counted is None else (taken * counted[:, None]).sum(0)
         total = n if counted is None else counted.sum()
         sums |= {f"actions/{name}": Mean(counts[i], total) for i, name in enumerate(names)}
+        for group, members in spec.action_groups:
+            sums[f"actions/{group}"] = Mean(sum(counts[names.index(name)] for name in members), total)
     sums |= {f"stats/{name}": over_ended(seen.info[name]) for name in spec.info if name not in TICK_INFO}
+    sums |= {metric: Mean(seen.info[name].sum(), n) for metric, name in spec.step_means}
+    sums |= {metric: Max(seen.info[name].max()) for metric, name in spec.step_maxima}
     if mask is not None:
         sums["train/no_legal_action"] = Max((~mask.any(-1)).any().astype(jnp.float32))
     return sums

@@ -27,6 +27,9 @@ class Spec:
     agents: names, when there are several; then obs, action, reward and mask lead with the agent axis.
     max_steps: the time limit in steps; 0 when there is none.
     info: names of the scalars in `info` (float32 each) that are meaningful on an episode's last step.
+    step_means, step_maxima: (metric, name in `info`) of scalars that tell of every step; agents report their mean, or
+        the largest one, under the metric's name, such as ("reward/kills", "kills").
+    action_groups: (name, action names): shares of actions that are told together, beside those of single ones.
     """
 
     id: str
@@ -40,6 +43,15 @@ class Spec:
     agents: tuple[str, ...] = ()
     max_steps: int = 0
     info: tuple[str, ...] = ()
+    step_means: tuple[tuple[str, str], ...] = ()
+    step_maxima: tuple[tuple[str, str], ...] = ()
+    action_groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @property
+    def all_info(self) -> tuple[str, ...]:
+        """Every name of `info` that is read, once."""
+        steps = (name for _, name in (*self.step_means, *self.step_maxima))
+        return tuple(dict.fromkeys((*self.info, *steps)))
 
 
 TICK_INFO = ("tick/alive", "tick/tau")

@@ -266,10 +266,10 @@ def _results(look: _Look) -> None:
         _same_type(name, flag, (), bool, "return one boolean per environment")
     if not isinstance(info, dict):
         raise _Broken(f"info is {type(info).__name__}; return a dict, {{}} where there is nothing to say")
-    missing = [name for name in look.spec.info if name not in info]
+    missing = [name for name in look.spec.all_info if name not in info]
     if missing:
         raise _Broken(f"info lacks {', '.join(missing)}, which Spec.info names; add them or drop the names")
-    for name in look.spec.info:
+    for name in look.spec.all_info:
         _same_type(f"info[{name!r}]", info[name], (), jnp.float32, "make it one float32 number")
 
 
