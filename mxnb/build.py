@@ -50,6 +50,12 @@ def _chain(name: str) -> Env:
     return chain(name)
 
 
+def _hackmatrix() -> Env:
+    from mxnb.envs.hackmatrix import hackmatrix
+
+    return hackmatrix()
+
+
 ENVS: dict[str, Callable[[], Env]] = {
     "craftax-classic-symbolic-v1": partial(_craftax, True, False),
     "craftax-classic-pixels-v1": partial(_craftax, True, True),
@@ -57,6 +63,7 @@ ENVS: dict[str, Callable[[], Env]] = {
     "craftax-pixels-v1": partial(_craftax, False, True),
     **{name.lower(): partial(_gymnax, name) for name in GYMNAX},
     **{name: partial(_probe, name.removeprefix("probe-").removesuffix("-v0")) for name in PROBES},
+    "hackmatrix-v1": _hackmatrix,
     **{name: partial(_chain, name.removeprefix("chain-").removesuffix("-v0")) for name in CHAINS},
 }
 """Canonical id -> maker; the ids are `mxnb.config.ENV_IDS`."""

@@ -60,6 +60,7 @@ ENV_IDS = (
     *(f"craftax-{kind}-v1" for kind in ("classic-symbolic", "classic-pixels", "symbolic", "pixels")),
     *(name.lower() for name in GYMNAX),
     *PROBES,
+    "hackmatrix-v1",
     *CHAINS,
 )
 """Every environment's canonical id; `mxnb.build.ENVS` holds their makers."""

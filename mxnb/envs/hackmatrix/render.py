@@ -1,0 +1,185 @@
+"""The board for people: drawn on the host, 48 pixels a cell, with the player's numbers and programs beside it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from mxnb.envs.hackmatrix.actions import action_mask
+from mxnb.envs.hackmatrix.state import State
+from mxnb.envs.hackmatrix.tables import (
+    CREDITS,
+    CRYPTOG,
+    DATA,
+    DISABLED,
+    E_COL,
+    E_ROW,
+    ENEMY_HP,
+    ENERGY,
+    HP,
+    MAX_HP,
+    PROGRAM,
+    PROGRAMS,
+    SIZE,
+    STAGES,
+    STUNNED,
+    T_COL,
+    T_ROW,
+    TURNS,
+    TYPE,
+)
+
+CELL = 48
+_FINE = 2  # drawn so much larger, then made smaller, so that edges are smooth
+_EDGE, _PANEL = 8, 232
+_WIDTH, _HEIGHT = SIZE * CELL + 3 * _EDGE + _PANEL, SIZE * CELL + 2 * _EDGE
+_NIGHT, _FLOOR, _WET, _LINE, _TEXT, _DIM = "#0d1117", "#1b222c", "#12343b", "#2d3846", "#e6edf3", "#7d8894"
+_LACK = "#3d4856"
+_BLUE, _VIOLET, _GREY, _GREEN, _YELLOW, _CYAN = "#1f6feb", "#8957e5", "#586069", "#3fb950", "#e3b341", "#56d4dd"
+_FOES = ("#f85149", "#f0883e", "#db61a2", "#bc8cff")  # virus, daemon, glitch, cryptog
+
+Draw = ImageDraw.ImageDraw
+
+
+@cache
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size * _FINE)
+
+
+def _text(draw: Draw, x: float, y: float, words: str, size: int, colour: str = _TEXT, anchor: str = "mm") -> None:
+    draw.text((x * _FINE, y * _FINE), words, fill=colour, font=_font(size), anchor=anchor)
+
+
+def _box(
+    draw: Draw, x: float, y: float, width: float, height: float, fill: str | None, line: str | None = None
+) -> None:
+    corners = [x * _FINE, y * _FINE, (x + width) * _FINE, (y + height) * _FINE]
+    draw.rounded_rectangle(corners, 4 * _FINE, fill=fill, outline=line, width=2 * _FINE)
+
+
+def _disc(draw: Draw, x: float, y: float, radius: float, fill: str | None, line: str | None = None) -> None:
+    corners = [(x - radius) * _FINE, (y - radius) * _FINE, (x + radius) * _FINE, (y + radius) * _FINE]
+    draw.ellipse(corners, fill=fill, outline=line, width=2 * _FINE)
+
+
+def _polygon(draw: Draw, points: list[tuple[float, float]], fill: str | None, line: str | None = None) -> None:
+    draw.polygon([(x * _FINE, y * _FINE) for x, y in points], fill=fill, outline=line, width=2 * _FINE)
+
+
+def render(state: State) -> np.ndarray:
+    """uint8[304, 544, 3]: the board, row 0 at the bottom, and a panel.
+
+    Blocks show data points (blue), a program's name (violet) or ? (grey), dimmer once siphoned, with the number of
+    transmissions that they would release. Enemies: virus a triangle, daemon a square, glitch a zigzag, cryptog an eye,
+    hollow where the agent does not see it; dots are their HP, z means stunned. A ring with a number is a transmission.
+    """
+    now = jax.tree.map(np.asarray, state)
+    legal = np.asarray(_legal(state))
+    image = Image.new("RGB", (_WIDTH * _FINE, _HEIGHT * _FINE), _NIGHT)
+    draw = ImageDraw.Draw(image)
+    for row in range(SIZE):
+        for col in range(SIZE):
+            _floor(draw, now, row, col)
+    for slot in np.flatnonzero(now.trans_mask):
+        line = now.transmissions[slot]
+        x, y = _corner(line[T_ROW], line[T_COL])
+        _disc(draw, x + 24, y + 24, 15, _NIGHT, _TEXT)
+        _text(draw, x + 24, y + 24, str(line[TURNS]), 16)
+    for slot in np.flatnonzero(now.enemy_mask):
+        _enemy(draw, now, now.enemies[slot])
+    x, y = _corner(now.row, now.col)
+    _disc(draw, x + 24, y + 24, 16, _TEXT, _CYAN)
+    _text(draw, x + 24, y + 24, "@", 17, _NIGHT)
+    _panel(draw, now, legal)
+    return np.asarray(image.resize((_WIDTH, _HEIGHT), Image.Resampling.LANCZOS))
+
+
+_legal = jax.jit(action_mask)
+
+
+def _corner(row: Any, col: Any) -> tuple[float, float]:
+    """The upper left corner of a cell in pixels."""
+    return _EDGE + CELL * int(col), _EDGE + CELL * (SIZE - 1 - int(row))
+
+
+def _floor(draw: Draw, now: Any, row: int, col: int) -> None:
+    """A cell without who is on it."""
+    x, y = _corner(row, col)
+    siphoned, kind = bool(now.siphoned[row, col]), int(now.block_type[row, col])
+    draw.rectangle(
+        [x * _FINE, y * _FINE, (x + CELL) * _FINE, (y + CELL) * _FINE],
+        fill=_WET if siphoned else _FLOOR, outline=_LINE, width=_FINE,
+    )  # fmt: skip
+    if (int(now.exit_row), int(now.exit_col)) == (row, col):
+        _box(draw, x + 3, y + 3, CELL - 6, CELL - 6, None, _GREEN)
+        _text(draw, x + 24, y + 13, "EXIT", 11, _GREEN)
+    if now.siphon_center[row, col]:
+        _disc(draw, x + 24, y + 24, 6, None, _CYAN)
+    if kind:
+        colour = _BLUE if kind == DATA else _VIOLET if kind == PROGRAM else _GREY
+        _box(draw, x + 4, y + 4, CELL - 8, CELL - 8, None if siphoned else colour, colour)
+        words = str(now.block_points[row, col]) if kind == DATA else "?"
+        name = PROGRAMS[int(now.block_program[row, col])]
+        if kind == PROGRAM:
+            _text(draw, x + 24, y + 21, name, 10 if len(name) > 4 else 12)
+        else:
+            _text(draw, x + 24, y + 21, words, 20)
+        if not siphoned and kind in (DATA, PROGRAM):
+            _text(draw, x + 24, y + 37, f"+{now.block_spawn_count[row, col]}", 9)
+        return
+    for grid, colour, at, word in ((now.res_credits, _YELLOW, 13, "c"), (now.res_energy, _GREEN, 35, "e")):
+        if grid[row, col]:
+            _text(draw, x + at, y + 40, f"{grid[row, col]}{word}", 12, colour)
+    if now.data_siphon[row, col]:
+        middle = x + 24, y + 24
+        _polygon(draw, [(middle[0], middle[1] - 9), (middle[0] + 9, middle[1]), (middle[0], middle[1] + 9),
+                        (middle[0] - 9, middle[1])], _CYAN)  # fmt: skip
+
+
+def _enemy(draw: Draw, now: Any, foe: Any) -> None:
+    kind, (x, y) = int(foe[TYPE]), _corner(foe[E_ROW], foe[E_COL])
+    x, y, colour = x + 24, y + 21, _FOES[kind]
+    seen = kind != CRYPTOG or now.show_activated or foe[E_ROW] == now.row or foe[E_COL] == now.col
+    if kind == 0:
+        _polygon(draw, [(x, y - 15), (x + 15, y + 11), (x - 15, y + 11)], colour, _NIGHT)
+    elif kind == 1:
+        _box(draw, x - 13, y - 13, 26, 26, colour, _NIGHT)
+    elif kind == 2:
+        points = [(-15, -9), (-5, -13), (3, -6), (14, -13), (10, 0), (15, 11), (4, 7), (-4, 13), (-8, 5), (-15, 8)]
+        _polygon(draw, [(x + a, y + b) for a, b in points], colour, _NIGHT)
+    else:
+        _disc(draw, x, y, 14, colour if seen else None, colour)
+        _disc(draw, x, y, 5, _NIGHT if seen else None, _NIGHT if seen else colour)
+    if foe[STUNNED] or foe[DISABLED]:
+        _text(draw, x, y - 1, "z", 15, _NIGHT if seen else colour)
+    for i in range(int(ENEMY_HP[kind])):
+        left = x + 8 * (i - (ENEMY_HP[kind] - 1) / 2)
+        _disc(draw, left, y + 20, 3, colour if i < foe[HP] else _NIGHT, colour)
+
+
+def _panel(draw: Draw, now: Any, legal: np.ndarray) -> None:
+    """The player's numbers, and the programs: bright can be cast now, dim is owned, missing ones are dots."""
+    x, y = SIZE * CELL + 2 * _EDGE, _EDGE + 8
+    stage = "won" if now.stage > STAGES else f"stage {int(now.stage)} of {STAGES}"
+    _text(draw, x, y, stage, 15, anchor="lm")
+    _text(draw, x + _PANEL - _EDGE, y, f"score {int(now.score)}", 13, anchor="rm")
+    for i in range(MAX_HP):
+        _disc(draw, x + 40 + 15 * i, y + 22, 5, "#f85149" if i < now.hp else None, "#f85149")
+    _text(draw, x, y + 22, "HP", 12, _DIM, "lm")
+    _text(draw, x + 100, y + 22, f"attack {int(now.attack_damage)}", 12, anchor="lm")
+    _text(draw, x + _PANEL - _EDGE, y + 22, f"turn {int(now.turn)}", 12, _DIM, "rm")
+    _text(draw, x, y + 42, f"{int(now.credits)} credits", 12, _YELLOW, "lm")
+    _text(draw, x + 78, y + 42, f"{int(now.energy)} energy", 12, _GREEN, "lm")
+    _text(draw, x + 154, y + 42, f"{int(now.data_siphons)} siphons", 12, _CYAN, "lm")
+    due = "tasks off" if now.scheduled_tasks_disabled else f"next task at turn {int(now.next_scheduled_task_turn)}"
+    _text(draw, x, y + 61, due, 11, _DIM, "lm")
+    for index, name in enumerate(PROGRAMS):
+        left, top = x + (index // 12) * 116, y + 84 + 17 * (index % 12)
+        owned, castable = bool(now.owned_programs[index]), bool(legal[5 + index])
+        colour = _TEXT if castable else _DIM if owned else _LACK
+        _text(draw, left, top, name, 12, colour, "lm")
+        _text(draw, left + 100, top, f"{CREDITS[index]}c {ENERGY[index]}e", 10, colour, "rm")
