@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("agent", help="a name of mxnb.build.AGENTS")
     parser.add_argument("game", choices=tuple(GAMES))
     parser.add_argument("num_envs", type=int)
+    parser.add_argument("--num-steps", type=int, default=0, help="of a rollout (0: the preset's)")
     parser.add_argument("--seconds", type=float, default=10.0, help="shortest timed window")
     parser.add_argument("--separate", action="store_true", help="actor and critic share no layer")
     parser.add_argument("--unpacked", action="store_true", help="rollouts store bits as float32")
@@ -31,6 +32,7 @@ def main() -> None:
     config_class, maker = AGENTS[args.agent]()
     # A run this long keeps the falling learning rate where it began.
     sizes = {"env_id": GAMES[args.game], "num_envs": args.num_envs, "total_timesteps": 1_000_000_000}
+    sizes |= {"num_steps": args.num_steps} if args.num_steps else {}
     sizes |= {"shared_layers": 0} if args.separate else {}
     config = make_config(config_class, preset="cpu", overrides=sizes)
     env = world(config)

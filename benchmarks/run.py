@@ -26,6 +26,7 @@ SUITES = (
     "memory",
     "packing",
     "runner",
+    "hackmatrix",
 )
 
 
@@ -182,6 +183,22 @@ def runner(quick: bool) -> tuple[list[Measurement], list[Target]]:
         Target("table over 1,000 finished runs", "runner", 2.0, key="table_s", at_least=False),
     ]
     return [Measurement("runner", words, 20 if quick else 60)], targets
+
+
+def hackmatrix(quick: bool) -> tuple[list[Measurement], list[Target]]:
+    """HackMatrix: random legal play with observation, mask and resets, and PPO; a simpler port's figures as marks."""
+    marks = {64: 8_800.0} if quick else {64: 8_800.0, 256: 20_000.0, 1024: 12_900.0}
+    seconds = "2" if quick else "8"
+    words = lambda size: ("stepping.py", "queue", str(size), "--game", "hackmatrix", "--seconds", seconds)
+    measurements = [Measurement(f"step_{size}", words(size), 40) for size in marks]
+    targets = [Target(f"steps/s, {size} envs", f"step_{size}", mark, key="steps_per_s") for size, mark in marks.items()]
+    if not quick:
+        measurements.append(
+            Measurement("ppo_64", ("agent_speed.py", "ppo", "hackmatrix", "64", "--num-steps", "128"), 60)
+        )
+        targets.append(Target("PPO's steps/s, 64 x 128", "ppo_64", 8_000.0, key="steps_per_s"))
+        targets.append(Target("compile time, 256 envs", "step_256", 30.0, key="compile_s", at_least=False))
+    return measurements, targets
 
 
 def checkpoints(quick: bool) -> tuple[list[Measurement], list[Target]]:

@@ -1,4 +1,4 @@
-"""Env steps/s of symbolic Craftax under random actions, for one game and one way of resetting.
+"""Env steps/s of a game under random actions, for one way of resetting; legal ones on HackMatrix.
 
     python benchmarks/stepping.py queue 64
     python benchmarks/stepping.py queue 64 --game full
@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 from measure import compile_timed, report, time_calls
 
-GAMES = {"classic": "Craftax-Classic-Symbolic-v1", "full": "Craftax-Symbolic-v1"}
-NUM_ACTIONS = {"classic": 17, "full": 43}
+GAMES = {"classic": "Craftax-Classic-Symbolic-v1", "full": "Craftax-Symbolic-v1", "hackmatrix": "HackMatrix-v1"}
+NUM_ACTIONS = {"classic": 17, "full": 43, "hackmatrix": 28}
 MODES = ("queue", "no_reset", "no_reset_raw", "auto_reset")
 
 
@@ -76,13 +76,16 @@ def craftax(game: str, num_envs: int, auto_reset: bool):
     return lambda key: worlds(lambda k: env.reset(k, params), key, num_envs)[1], tick
 
 
-def play(tick, num_envs: int, num_ticks: int, num_actions: int):
-    """state -> (state, sums): `num_ticks` ticks of uniformly random actions."""
+def play(tick, num_envs: int, num_ticks: int, num_actions: int, legal: bool = False):
+    """state -> (state, sums): `num_ticks` ticks of uniformly random actions, or of uniformly random legal ones."""
 
     def body(carry, _):
         state, key = carry
         key, action_key, step_key = jax.random.split(key, 3)
-        action = jax.random.randint(action_key, (num_envs,), 0, num_actions)
+        if legal:
+            action = jax.random.categorical(action_key, jnp.where(state.mask, 0.0, -jnp.inf))
+        else:
+            action = jax.random.randint(action_key, (num_envs,), 0, num_actions)
         state, reward, obs, mask, ended = tick(state, step_key, action)
         return (state, key), (reward.sum(), obs.sum(), mask.sum(), ended.sum())
 
@@ -112,7 +115,8 @@ def main() -> None:
     key = jax.random.key(args.seed)
     first, init_compile_s = compile_timed(init, key, donate=False)
     carry = (first(key), jax.random.key(args.seed + 1))
-    chunk, compile_s = compile_timed(play(tick, args.num_envs, num_ticks, NUM_ACTIONS[args.game]), carry)
+    legal = args.game == "hackmatrix" and args.mode == "queue"  # where illegal ones do nothing
+    chunk, compile_s = compile_timed(play(tick, args.num_envs, num_ticks, NUM_ACTIONS[args.game], legal), carry)
     # Random episodes take about 142 steps: 192 ticks before the clock starts, so that deaths are spread out.
     count, seconds, cores, sums = time_calls(chunk, carry, warm_up=1 if slow else 3, calls=2, seconds=args.seconds)
     report(
