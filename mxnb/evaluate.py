@@ -206,6 +206,17 @@ def noop_policy(spec: Spec) -> Policy:
     return Policy(spec, (action, probs), _no_memory, _noop_act)
 
 
+def rule_policy(spec: Spec, rule: Callable[[Any, Any], Any]) -> Policy:
+    """Does what rule(obs, mask) -> action says; discrete actions. For scripted opponents of what was learned."""
+
+    def act(params: Any, obs: Any, mask: Any, memory: Any, key: Any) -> Any:
+        action, zero = rule(obs, mask), jnp.zeros(())
+        probs = jax.nn.one_hot(action, spec.num_actions)
+        return action, memory, {"value": zero, "log_prob": zero, "entropy": zero, "probs": probs}
+
+    return Policy(spec, (), _no_memory, act)
+
+
 def _no_memory(params: Any) -> tuple[()]:
     return ()
 

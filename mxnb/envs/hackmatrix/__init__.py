@@ -6,6 +6,7 @@ from mxnb.envs.hackmatrix.observe import Observation, flatten, observe
 from mxnb.envs.hackmatrix.render import render
 from mxnb.envs.hackmatrix.rewards import exit_distance, siphon_quality
 from mxnb.envs.hackmatrix.state import State, make_state
+from mxnb.envs.hackmatrix.walker import walk
 
 __all__ = [
     "Observation",
@@ -18,4 +19,5 @@ __all__ = [
     "observe",
     "render",
     "siphon_quality",
+    "walk",
 ]
