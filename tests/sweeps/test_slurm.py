@@ -288,7 +288,7 @@ def test_a_machine_without_slurm_is_told_so(here: Path, notebook: Write, monkeyp
     ("text", "words"),
     [
         ("slurm: here", "slurm: expected names and values"),
-        ("slurm: {partiton: here}", "slurm: unknown partiton; there are partition, account"),
+        ("slurm: {partiton: here}", "slurm: unknown partiton (did you mean partition?); there are partition, account"),
         ("slurm: {partition: [here]}", "slurm: partition is ['here']; it takes a word"),
         ("slurm: {gpus_per_node: 0}", "slurm: gpus_per_node is 0; it takes a whole number of 1 or more"),
         ("slurm: {cpus_per_task: 1.5}", "slurm: cpus_per_task is 1.5; it takes a whole number"),
