@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mxnb.envs.hackmatrix import bits
-from mxnb.envs.hackmatrix.enemies import lowest, pick, put
+from mxnb.envs.hackmatrix.enemies import as_bits, lowest, pick, put
 from mxnb.envs.hackmatrix.stage import blocks_of, enemies_of, transmissions_of
 from mxnb.envs.hackmatrix.state import State, cell_of, flat, square
 from mxnb.envs.hackmatrix.tables import (
@@ -300,8 +300,7 @@ def _push(state: State, player: Any, action: Any) -> State:
         there = (there & ~bits.one(cell)) | bits.one(new)
         return jnp.where(slot == _SLOTS, new, cells), there, todo & (todo - 1)
 
-    todo = jnp.where(state.enemy_mask & runs, np.uint32(1) << _SLOTS.astype(np.uint32), np.uint32(0))
-    carry = cells, enemies_of(state), todo.sum(dtype=jnp.uint32)
+    carry = cells, enemies_of(state), as_bits(state.enemy_mask & runs)
     cells, *_ = jax.lax.while_loop(lambda c: c[2] != 0, move, carry)
     moved = put(put(foes, E_ROW, cells // SIZE), E_COL, cells % SIZE)
     return state.replace(enemies=jnp.where((state.enemy_mask & runs)[:, None], moved, foes))

@@ -100,10 +100,10 @@ def furnish(key: Any, state: State) -> tuple[State, Any]:
     nth = jax.random.randint(next(keys), (), 0, others.sum())
     exit_cell = (jnp.asarray(CORNERS) * (others & (jnp.cumsum(others) - 1 == nth))).sum().astype(jnp.int32)
     pickup = IS_CORNER & (player != _CELLS) & (exit_cell != _CELLS)
-    low, high = (jnp.asarray(half) for half in _packed_bank())
-    layout = jax.random.randint(next(keys), (), 0, MOST - FEWEST + 1), jax.random.randint(next(keys), (), 0, LAYOUTS)
+    count, which = (jax.random.randint(next(keys), (), 0, most) for most in (MOST - FEWEST + 1, LAYOUTS))
+    layout = bits.constant(bank().reshape(-1, CELLS))(LAYOUTS * count + which)
     alive = enemies_of(state) | transmissions_of(state) | bits.one(player)
-    block = bits.unpack(bits.Bits(low[layout], high[layout]) & ~alive)
+    block = bits.unpack(layout & ~alive)
 
     hidden = jax.random.uniform(next(keys), (CELLS,)) < 0.1
     data = block & (jax.random.uniform(next(keys), (CELLS,)) < 0.5)
@@ -129,13 +129,6 @@ def furnish(key: Any, state: State) -> tuple[State, Any]:
     )  # fmt: skip
     sent, mask, dropped = place(next(keys), state, state.stage, corners=False, shun_fire=True)
     return state.replace(transmissions=sent, trans_mask=mask), dropped
-
-
-def _packed_bank() -> tuple[np.ndarray, np.ndarray]:
-    """The layouts as two words each: uint32[7, 1024] twice."""
-    weights = 1 << np.arange(CELLS // 2, dtype=np.uint32)
-    low, high = ((half * weights).sum(-1).astype(np.uint32) for half in np.split(bank(), 2, -1))
-    return low, high
 
 
 def reset_state(key: Any) -> State:
