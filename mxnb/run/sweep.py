@@ -100,12 +100,17 @@ def run_local(sweep: Sweep, jobs: int = 0, say: Callable[[str], None] = print) -
                 look = time.monotonic() + 2
                 over = [run for run in alone if not held(sweep.folder / run.id, "job.lock")]
                 for run in alone if sweep.minutes else ():  # nobody else counts their minutes
-                    if time.time() - read_job(sweep.folder / run.id).get("begun", math.inf) > 60 * sweep.minutes:
-                        ask(sweep.folder / run.id)
+                    late = time.time() - read_job(sweep.folder / run.id).get("begun", math.inf) > 60 * sweep.minutes
+                    if (
+                        late and run.id not in told and ask(sweep.folder / run.id)
+                    ):  # a second signal would cut its saving
+                        told.add(run.id)
                 alone = [run for run in alone if run not in over]
+                told -= {run.id for run in over}  # done again, they may be asked again
                 for run in over:
                     say(line(sweep, run))
-                waiting += [run for run in over if state(sweep.folder / run.id) != "done"]
+                again = [run for run in over if tries.get(run.id, 0) <= 1 + sweep.retries]  # not for ever
+                waiting += [run for run in again if state(sweep.folder / run.id) != "done"]
             places = 0 if stopped(sweep, asked) or (alone and gpus) else jobs - len(alone)
             for place in range(places):
                 if place not in running and waiting:
