@@ -86,7 +86,7 @@ def action_mask(state: State) -> Any:
     enemies, sent = enemies_of(state), transmissions_of(state)
     ways = jnp.asarray(NEIGHBOURS)[player]
     enterable = ~blocks | enemies | sent
-    moves = bits.has(bits.Bits(enterable.low[None], enterable.high[None]), ways)
+    moves = bits.has(enterable, ways)
     foes, alive = state.enemies, state.enemy_mask
     kind, some_foe, some_sent = foes[:, TYPE], alive.any(), state.trans_mask.any()
     rewritable = (state.block_type != 0) & ~state.siphoned & (state.block_spawn_count > 0)
@@ -153,10 +153,9 @@ class Target(NamedTuple):
 def _scan(state: State, player: Any, action: Any) -> Target:
     """Looks along the direction of a move; nothing for other actions. Section 7."""
     ray = jnp.asarray(RAYS)[player, jnp.clip(action, 0, 3)]
-    lift = lambda cells: bits.Bits(cells.low[None], cells.high[None])
-    sent = bits.has(lift(transmissions_of(state)), ray) & (action < SIPHON)
-    foe = bits.has(lift(enemies_of(state)), ray) & (action < SIPHON)
-    walls = jnp.cumsum(bits.has(lift(blocks_of(state)), ray))
+    sent = bits.has(transmissions_of(state), ray) & (action < SIPHON)
+    foe = bits.has(enemies_of(state), ray) & (action < SIPHON)
+    walls = jnp.cumsum(bits.has(blocks_of(state), ray))
     seen = (sent | foe) & (jnp.concatenate([jnp.zeros(1, walls.dtype), walls[:-1]]) == 0)
     at = jnp.argmax(seen)
     any_sent = seen.any() & sent[at]
@@ -168,8 +167,7 @@ def _strike(key: Any, state: State, player: Any, action: Any, target: Target) ->
     foes, alive, sent = state.enemies, state.enemy_mask, state.transmissions
     cells, sent_cells = SIZE * foes[:, E_ROW] + foes[:, E_COL], SIZE * sent[:, T_ROW] + sent[:, T_COL]
     first = lambda mask: mask & (jnp.cumsum(mask) == 1)
-    lift = lambda b: bits.Bits(b.low[None], b.high[None])
-    around = lift(_AROUND(player))
+    around = _AROUND(player)
 
     # WARP's target and POLY's new types: nothing is drawn where nobody in the batch casts them
     def draw(_: Any) -> Any:
@@ -186,9 +184,9 @@ def _strike(key: Any, state: State, player: Any, action: Any, target: Target) ->
     daemon = alive & (foes[:, TYPE] == DAEMON) & (action == D_BOM)
     far = jnp.asarray(ACROSS, jnp.int32)[player][cells]
     bombed = daemon & (jnp.argmin(jnp.where(daemon, far, CELLS)) == _SLOTS)
-    splash = bits.has(lift(_AROUND((bombed * cells).sum())), cells) & daemon.any() & ~bombed
+    splash = bits.has(_AROUND((bombed * cells).sum()), cells) & daemon.any() & ~bombed
 
-    siphoned, blocks = lift(bits.pack(flat(state.siphoned))), lift(blocks_of(state))
+    siphoned, blocks = bits.pack(flat(state.siphoned)), blocks_of(state)
     full = first(alive & (cells == target.cell) & target.foe)
     full |= (action == DEBUG) & bits.has(blocks, cells) | (action == HACK) & bits.has(siphoned, cells)
     full |= (action == ROW) & (foes[:, E_ROW] == state.row) | (action == COL) & (foes[:, E_COL] == state.col)
@@ -293,7 +291,7 @@ def _push(state: State, player: Any, action: Any) -> State:
         to = jnp.where(inside, SIZE * rows + cols, -1)
         shut = there | taken | bits.only(kind != GLITCH, walls)
         steps = jnp.stack([(down != 0) & (across != 0), down != 0, across != 0])
-        open_ = steps & inside & ~bits.has(bits.Bits(shut.low[None], shut.high[None]), to)
+        open_ = steps & inside & ~bits.has(shut, to)
         gain = jnp.where(open_, sign * (near[to] - near[cell]), 0)
         best = jnp.argmax(gain)
         new = jnp.where(gain[best] > 0, to[best], cell)

@@ -60,7 +60,7 @@ def one(cell: Any) -> Bits:
 
 
 def has(bits: Bits, cell: Any) -> Any:
-    """Whether the set has the cell."""
+    """Whether the set has the cell; of one set, many cells may be asked for at once."""
     return some(bits & one(cell))
 
 

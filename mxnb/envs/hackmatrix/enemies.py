@@ -160,6 +160,6 @@ def _step_to(cell: Any, kind: Any, player: Any, blocks: Bits, occupied: Bits) ->
     down, across = rows[player] - rows[cell], cols[player] - cols[cell]
     primary = cell + jnp.where(jnp.abs(down) >= jnp.abs(across), SIZE * jnp.sign(down), jnp.sign(across))
     ways = jnp.asarray(NEIGHBOURS)[cell]
-    open_ = bits.has(Bits(choice.low[None], choice.high[None]), ways)
+    open_ = bits.has(choice, ways)
     first = ways[jnp.argmax(open_)]
     return jnp.where(bits.has(choice, primary), primary, jnp.where(open_.any(), first, cell)).astype(jnp.int32)

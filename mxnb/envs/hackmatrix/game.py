@@ -51,7 +51,9 @@ def play(key: Any, state: State, action: Any) -> tuple[State, Any, dict[str, Any
         action == SIPHON, lambda _: siphon_quality(start), (jnp.zeros((), bool), jnp.int32(0), jnp.int32(0))
     )
     done = act(act_key, state, action)
-    state = select(ends_turn, done.state.replace(snapshot=turn_of(start), snapshot_valid=ends_turn), done.state)
+    state = done.state.replace(
+        snapshot=select(ends_turn, turn_of(start), start.snapshot), snapshot_valid=start.snapshot_valid | ends_turn
+    )
     exit_cell = SIZE * state.exit_row + state.exit_col
     completed = (state.stage <= STAGES) & (cell_of(state) == exit_cell) & (done.moved | (action == WARP))
     fights = ends_turn & ~completed

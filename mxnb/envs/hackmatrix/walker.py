@@ -28,5 +28,5 @@ def walk(obs: Any, mask: Any) -> Any:
     wave, _ = bits.search(goal, ~blocks & ~player, beside)
     ways = jnp.asarray(NEIGHBOURS)[SIZE * row + col]
     nearest = wave & beside
-    good = bits.has(bits.Bits(nearest.low[None], nearest.high[None]), ways) & mask[:4]
+    good = bits.has(nearest, ways) & mask[:4]
     return jnp.where(good.any(), jnp.argmax(good), jnp.argmax(mask)).astype(jnp.int32)
