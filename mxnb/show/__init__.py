@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from mxnb.show._checks import checks
     from mxnb.show._curves import curves, live_curves
     from mxnb.show._dreams import calibration, open_loop
-    from mxnb.show._episodes import filmstrip, mask_picture, write_png
+    from mxnb.show._episodes import filmstrip, mask_picture, pictures, write_png
     from mxnb.show._explain import explained
     from mxnb.show._figures import in_notebook, save
     from mxnb.show._health import health
     from mxnb.show._memory import budget, budgets, sizes
     from mxnb.show._page import page
     from mxnb.show._playback import Playback, episodes
-    from mxnb.show._plots import grid, lines, survival
+    from mxnb.show._plots import counts, grid, lines, survival
     from mxnb.show._runs import read_metrics
     from mxnb.show._source import source
     from mxnb.show._sweep import sweep_progress
     from mxnb.show._sweep_figures import sweep_curves, sweep_importance
     from mxnb.show._sweep_results import sweep_results
     from mxnb.show._trace import trace
-    from mxnb.show._training import achievements_over_time, compare, health_curves
+    from mxnb.show._training import achievements_over_time, compare, health_curves, reward_parts
     from mxnb.show._widgets import player, take_over
 
 # The modules carry an underscore: importing a submodule sets it as an attribute of the package, and
@@ -43,6 +43,7 @@ _HOME = {
     "calibration": "_dreams",
     "checks": "_checks",
     "compare": "_training",
+    "counts": "_plots",
     "curves": "_curves",
     "episodes": "_playback",
     "explained": "_explain",
@@ -56,8 +57,10 @@ _HOME = {
     "mask_picture": "_episodes",
     "open_loop": "_dreams",
     "page": "_page",
+    "pictures": "_episodes",
     "player": "_widgets",
     "read_metrics": "_runs",
+    "reward_parts": "_training",
     "save": "_figures",
     "sizes": "_memory",
     "source": "_source",
@@ -82,6 +85,7 @@ __all__ = [
     "calibration",
     "checks",
     "compare",
+    "counts",
     "curves",
     "episodes",
     "explained",
@@ -95,8 +99,10 @@ __all__ = [
     "mask_picture",
     "open_loop",
     "page",
+    "pictures",
     "player",
     "read_metrics",
+    "reward_parts",
     "save",
     "sizes",
     "source",

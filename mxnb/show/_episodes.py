@@ -75,6 +75,34 @@ def filmstrip(recording: Any, *, columns: int = 4, frames: int = 8) -> Figure:
     return fig
 
 
+def pictures(frames: Sequence[Any], captions: Sequence[str] = (), *, columns: int = 2) -> Figure:
+    """Draw pictures of one size beside and below each other, each with its words below it.
+
+    Args:
+        frames: uint8[H, W, 3] each, as an environment's `render(state)` gives them.
+        captions: words for each; () for none.
+        columns: pictures beside each other.
+
+    Raises:
+        ValueError: no pictures, pictures of different sizes, or another number of captions.
+    """
+    shown = [np.asarray(frame) for frame in frames]
+    if not shown or len({frame.shape for frame in shown}) > 1 or shown[0].ndim != 3 or columns < 1:
+        raise ValueError(f"give pictures [H, W, 3] of one size; got {[frame.shape for frame in shown]}")
+    if captions and len(captions) != len(shown):
+        raise ValueError(f"{len(shown)} pictures and {len(captions)} captions; give one each")
+    wide = min(columns, len(shown))
+    rows = math.ceil(len(shown) / wide)
+    height = WIDTH / wide * shown[0].shape[0] / shown[0].shape[1] + (0.3 if captions else 0.08)
+    fig = new_figure(height=rows * height)
+    for i, frame in enumerate(shown):
+        ax = fig.add_subplot(rows, wide, i + 1)
+        _picture(ax, frame, WIDTH / wide)
+        if captions:
+            ax.set_xlabel(captions[i], fontsize=FONT, color=INK, labelpad=3)
+    return fig
+
+
 def choose_frames(rewards: np.ndarray, frames: int) -> list[int]:
     """Indices into T + 1 frames, ascending: evenly spaced ones and the rewarded steps (see `filmstrip`)."""
     steps = len(rewards)

@@ -80,6 +80,35 @@ def grid(
     return fig
 
 
+def counts(groups: Mapping[str, Any], *, title: str = "", xlabel: str = "", ylabel: str = "") -> Figure:
+    """Draw how often each whole number came, in percent, with a bar of every group side by side and the groups' means.
+
+    Args:
+        groups: words for each group -> whole numbers, one an episode, such as `episodes.info["stage"]`.
+
+    Raises:
+        ValueError: nothing given, an empty group, or numbers that are not whole.
+    """
+    given = {name: np.asarray(values, float) for name, values in groups.items()}
+    wrong = [name for name, values in given.items() if not values.size or (values != np.round(values)).any()]
+    if wrong or not given:
+        raise ValueError(f"give each group whole numbers, at least one; wrong: {', '.join(wrong) or 'none given'}.")
+    low, high = (int(f([f(values) for values in given.values()])) for f in (np.min, np.max))
+    places, width = np.arange(low, high + 1), 0.84 / len(given)
+    fig = new_figure(height=2.6)
+    ax = fig.subplots()
+    style(ax, title, xlabel, ylabel or "share (%)")
+    ax.grid(True, axis="y", color="#E6E6E6", linewidth=0.6)
+    ax.set_axisbelow(True)
+    for i, (name, values) in enumerate(given.items()):
+        share = [100 * float((values == place).mean()) for place in places]
+        at = places + (i - (len(given) - 1) / 2) * width
+        ax.bar(at, share, width * 0.94, color=COLOURS[i % len(COLOURS)], label=f"{name}: mean {values.mean():.2f}")
+    ax.set_xticks(places)
+    _legend(fig, ax, len(given))
+    return fig
+
+
 def ink_on(share: float) -> str:
     """The colour of print on a share's blue: white only where that reads better than ink."""
     return "white" if share > 0.68 else INK
@@ -118,6 +147,7 @@ def survival(groups: Mapping[str, Any]) -> Figure:
 
 
 def _legend(fig: Any, ax: Any, count: int) -> None:
+    """`count` entries below the picture, as many side by side as fit, and the picture made higher by as much."""
     handles, names = ax.get_legend_handles_labels()
     columns = max(1, min(count, 54 // (max(map(len, names)) + 8)))
     fig.legend(handles, names, loc="outside lower center", fontsize=FONT, frameon=False, ncols=columns)

@@ -14,7 +14,7 @@ import numpy as np
 
 from mxnb.show._bars import percent
 from mxnb.show._curves import PANELS, axis, curves
-from mxnb.show._figures import BLUE, FONT, GREY, INK, ORANGE, SMALL, new_figure, style, to_base64
+from mxnb.show._figures import BLUE, COLOURS, FONT, GREY, INK, LIGHT, ORANGE, SMALL, new_figure, style, to_base64
 from mxnb.show._health import Judgement, judge
 from mxnb.show._plots import ink_on
 from mxnb.show._runs import number, pooled_mean, read_json, run_path, some_rows
@@ -81,6 +81,63 @@ def _rates(rows: Sequence[dict[str, Any]], along: np.ndarray, columns: int) -> t
 def _brief(edge: float) -> str:
     """Two digits, and all of those before the point: 0.999 is 1, 10.92 is 11, 122.6 is 123."""
     return f"{round(edge, max(0, 1 - math.floor(math.log10(edge)))) if edge else 0:,g}"
+
+
+def reward_parts(run: Any, *, x: str = "steps", most: int = 7) -> Figure:
+    """Draw what an episode's reward was made of while a run learned: gains stacked upwards, losses downwards.
+
+    Each part is its mean a step (`reward/...` of the rows) times the steps an episode took at that time, and the line
+    is their sum. The `most` largest parts have a colour each, the rest share one.
+
+    Raises:
+        FileNotFoundError: the folder has no `metrics.jsonl`.
+        ValueError: an unknown x, most outside 1 to 7, or no parts in its rows (an environment tells of them by
+            `Spec.step_means`), or no episode that ended.
+    """
+    metric, size = axis(x)
+    if not 1 <= most <= 7:
+        raise ValueError(f"most is {most}; use 1 to 7: there are no more colours to tell apart")
+    rows = some_rows(run)
+    names = sorted({name for row in rows for name in row if name.startswith("reward/")})
+    if not names or not any(number(row, "train/num_episodes") for row in rows):
+        raise ValueError(f"{run_path(run)} reports no parts of the reward, or no episode has ended yet")
+    along, parts = _per_episode(rows, names, metric)
+    largest = sorted(names, key=lambda name: -np.abs(parts[name]).max())
+    shown = {name.removeprefix("reward/").replace("_", " "): parts[name] for name in largest[:most]}
+    if largest[most:]:
+        shown["others"] = np.sum([parts[name] for name in largest[most:]], 0)
+    fig = new_figure(height=3.1)
+    ax = fig.subplots()
+    word = "environment steps" if x == "steps" else "minutes trained"
+    style(ax, "What an episode's reward was made of", word, "reward an episode")
+    up, down = np.zeros(len(along)), np.zeros(len(along))
+    colours = dict(zip(shown, (*COLOURS[:6], LIGHT), strict=False)) | {"others": GREY}
+    for name, y in shown.items():
+        colour = colours[name]
+        gain, loss = np.maximum(y, 0), np.minimum(y, 0)
+        ax.fill_between(along / size, up, up + gain, color=colour, linewidth=0, alpha=0.85, label=name)
+        ax.fill_between(along / size, down, down + loss, color=colour, linewidth=0, alpha=0.85)
+        up, down = up + gain, down + loss
+    ax.plot(along / size, sum(parts.values()), color=INK, linewidth=1.6, label="sum")
+    ax.axhline(0, color=INK, linewidth=0.6)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    ax.locator_params(axis="x", nbins=4)
+    fig.legend(loc="outside lower center", fontsize=SMALL, frameon=False, ncols=2)
+    fig.set_figheight(fig.get_figheight() + 0.18 * math.ceil((len(shown) + 1) / 2))
+    return fig
+
+
+def _per_episode(rows: Sequence[dict[str, Any]], names: Sequence[str], metric: str) -> tuple[Any, dict[str, Any]]:
+    """(places along `metric`, each part's reward an episode there), in at most 40 parts of the run with an episode."""
+    along, parts = [], []
+    step = rows[0]["timesteps"] / rows[0]["update"]
+    for some in np.array_split(np.arange(len(rows)), min(40, len(rows))):
+        episodes = sum(number(rows[i], "train/num_episodes") or 0.0 for i in some)
+        if episodes:
+            along.append(number(rows[some[-1]], metric) or 0.0)
+            means = [np.mean([number(rows[i], name) or 0.0 for i in some]) for name in names]
+            parts.append(np.array(means) * step * len(some) / episodes)
+    return np.array(along), dict(zip(names, np.array(parts).T, strict=True))
 
 
 def healthy_range(rule: Judgement) -> str:

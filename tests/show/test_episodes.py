@@ -158,3 +158,18 @@ def test_the_filmstrip_looks_as_it_did(recording, tmp_path):
         assert old.size == new.size
         apart = np.abs(np.asarray(old.convert("RGB"), float) - np.asarray(new.convert("RGB"), float))
     assert apart.mean() < 3.0, f"mean difference {apart.mean():.2f} of 255"
+
+
+def test_pictures_stand_side_by_side_with_their_words(cut_off):
+    frames = [np.full((30, 40, 3), i, np.uint8) for i in range(3)]
+    fig = show.pictures(frames, ["one", "two", "three"])
+    assert captions(fig) == ["one", "two", "three"] and not cut_off(fig)
+    assert [int(ax.images[0].get_array()[0, 0, 0]) for ax in fig.axes] == [0, 1, 2]
+    left, right, below = (ax.get_position() for ax in fig.axes)
+    assert left.x0 < right.x0 and below.y1 < left.y0
+    assert captions(show.pictures(frames, columns=1)) == ["", "", ""]
+    for wrong in ([], [frames[0], frames[1][1:]]):
+        with pytest.raises(ValueError, match="of one size"):
+            show.pictures(wrong)
+    with pytest.raises(ValueError, match="3 pictures and 1 captions; give one each"):
+        show.pictures(frames, ["one"])

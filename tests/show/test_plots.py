@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mxnb.evaluate import Episodes
-from mxnb.show import grid, lines, survival
+from mxnb.show import counts, grid, lines, survival
 from mxnb.show._figures import INK
 
 
@@ -47,3 +47,14 @@ def test_survival_curves_begin_alive_and_count_who_was_cut_off() -> None:
     np.testing.assert_allclose(second.get_ydata(), [100, 100])
     with pytest.raises(ValueError, match="give at least one group"):
         survival({})
+
+
+def test_counts_are_shares_of_each_group() -> None:
+    fig = counts({"few": [1, 1, 3, 3], "many": [2.0] * 8}, title="t", xlabel="stage")
+    (ax,) = fig.axes
+    heights = [round(bar.get_height()) for bar in ax.patches]
+    assert heights == [50, 0, 50, 0, 100, 0] and list(ax.get_xticks()) == [1, 2, 3]
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["few: mean 2.00", "many: mean 2.00"]
+    for wrong in ({}, {"a": []}, {"a": [1.5]}):
+        with pytest.raises(ValueError, match="give each group whole numbers, at least one"):
+            counts(wrong)

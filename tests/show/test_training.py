@@ -159,3 +159,37 @@ def test_an_interval_for_several_runs(make_run: Any, texts: Any) -> None:
     fig = show.curves({"ours": runs}, band="iqm", smooth=0)
     assert "mean of the middle half of the seeds; band: 95 % interval" in texts(fig)
     assert fig.axes[0].lines[0].get_ydata()[0] == pytest.approx(np.mean([1 + 1, 2 + 1, 3 + 1]))
+
+
+def paid(n: int = 80) -> list[dict[str, Any]]:
+    """100 steps a row with 4 episodes, so 25 an episode; a gain that grows, a loss that does not, and little else."""
+    small = {f"reward/small_{i}": 0.001 for i in range(8)}
+    return [
+        {
+            "update": u, "timesteps": 100 * u, "time/wall_seconds": 6.0 * u, "train/num_episodes": 4.0,
+            "reward/stage_completion": 0.04 * u / n, "reward/damage": -0.02,
+        } | small
+        for u in range(1, n + 1)
+    ]  # fmt: skip
+
+
+def test_parts_of_the_reward_add_up_to_what_an_episode_paid(make_run, texts, cut_off):
+    fig = show.reward_parts(make_run(rows=paid()))
+    (ax,) = fig.axes
+    (total, zero) = ax.lines
+    assert list(zero.get_ydata()) == [0, 0] and len(total.get_xdata()) == 40 and total.get_xdata()[-1] == 8000
+    # The last part holds rows 79 and 80.
+    assert total.get_ydata()[-1] == pytest.approx(25 * (0.04 * 79.5 / 80 - 0.02 + 8 * 0.001))
+    words = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert words[:2] == ["stage completion", "damage"] and words[-2:] == ["others", "sum"] and len(words) == 9
+    assert "reward an episode" in texts(fig) and not cut_off(fig)
+    minutes = show.reward_parts(make_run("b", rows=paid()), x="minutes", most=1)
+    assert minutes.axes[0].lines[0].get_xdata()[-1] == pytest.approx(8.0)
+    assert [t.get_text() for t in minutes.legends[0].get_texts()] == ["stage completion", "others", "sum"]
+
+
+def test_parts_that_are_not_there_are_told(make_run):
+    with pytest.raises(ValueError, match="reports no parts of the reward, or no episode has ended yet"):
+        show.reward_parts(make_run(rows=rising()))
+    with pytest.raises(ValueError, match="most is 8; use 1 to 7"):
+        show.reward_parts(make_run("b", rows=paid()), most=8)
