@@ -175,6 +175,7 @@ def _train(args: argparse.Namespace) -> Callable[[], int]:
     from mxnb.build import AGENTS
     from mxnb.config import Parameters, announce, default_run_dir, make_config, policy_file
     from mxnb.evaluate import periodic
+    from mxnb.recipes import recipe
     from mxnb.run.folder import check_numbers, check_run
     from mxnb.run.found import run_named
 
@@ -187,7 +188,7 @@ def _train(args: argparse.Namespace) -> Callable[[], int]:
     preset, why = presets.choose(args.preset)
     config = make_config(config_class, preset=preset, overrides=overrides)
     run_dir = Path(args.run_dir or default_run_dir(config, "", args.seed))
-    expect = presets.PRESETS[args.agent][preset]["expect"]
+    expect = (presets.PRESETS[args.agent][preset] | recipe(args.agent, config.env_id, preset))["expect"]
     p = Parameters(config, preset, args.seed, run_dir, args.resume, auto=why.startswith("auto"))
     announce(p, why, expect)
     built = mxnb.plan(p) if p.auto else None

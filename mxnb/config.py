@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mxnb import presets
+from mxnb.recipes import recipe
 
 ALIASES = {
     "learning_rate": "lr",
@@ -145,7 +146,7 @@ def parameters(
         chosen, why = "cpu", ""
     config, more, found = _assembled(cls, chosen, cell)
     _raise(cls, problems + found)
-    own = presets.PRESETS[_agent(cls)][chosen]
+    own = presets.PRESETS[_agent(cls)][chosen] | recipe(_agent(cls), getattr(config, "env_id", ""), chosen)
     values = {name: cell[name] or own.get(name, default) for name, default in extra.items()}
     config = replace(config, origins={**config.origins, "preset": chosen})
     run_dir = Path(cell["run_dir"] or default_run_dir(config, notebook, cell["seed"]))
@@ -266,6 +267,10 @@ def _assemble(cls: type, preset: str, layers: Mapping[str, Mapping[str, Any]]) -
         for name, value in table.get(preset, {}).items():
             if name in names:
                 values[name], origins[name] = value, f"preset {preset}"
+        env_id = _told_env_id(cls, layers)
+        for name, value in recipe(_agent(cls), env_id, preset).items():
+            if name in names:
+                values[name], origins[name] = value, f"recipe {env_id}"
     for origin, layer in layers.items():
         written_as: dict[str, str] = {}
         for written, value in layer.items():
@@ -291,6 +296,17 @@ def _assemble(cls: type, preset: str, layers: Mapping[str, Mapping[str, Any]]) -
         return cls(**values, origins=origins).resolve(), notes, problems
     except ValueError as error:
         return None, notes, str(error).split("\n")
+
+
+def _told_env_id(cls: type, layers: Mapping[str, Mapping[str, Any]]) -> str:
+    """The canonical environment that the layers ask for, the class's own where they do not; "" for a misspelt one."""
+    told = getattr(cls, "env_id", "")
+    for layer in layers.values():
+        told = layer.get("env_id", told)
+    try:
+        return canonical_env_id(told)
+    except (ValueError, AttributeError):
+        return ""
 
 
 def _coerce(name: str, type_: Any, value: Any, problems: list[str], notes: list[str]) -> Any:
@@ -385,7 +401,14 @@ def _shell() -> Any:
     return get_ipython()
 
 
-LATER = {"shards": 1, "num_microbatches": 1, "remat": False, "compute_dtype": "float32"}
+LATER = {
+    "shards": 1,
+    "num_microbatches": 1,
+    "remat": False,
+    "compute_dtype": "float32",
+    "cell_dim": 0,
+    "reward_scale": {},
+}
 """Fields that were added later, each with what was done before: runs from before go on, in the same folder."""
 
 

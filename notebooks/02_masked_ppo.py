@@ -501,15 +501,15 @@ check(
 # | choice | the line | where |
 # |---|---|---|
 # | Only death makes the future worth nothing; a time limit bootstraps | `delta = reward + discount * alive * next_value - value` | [returns.py, line 35](../mxnb/kernels/returns.py#L35) |
-# | A cut episode's last observation is judged itself, not the next episode's first | `next_value = jnp.where(done, t.final_value, next_value)` | [ppo.py, line 316](../mxnb/agents/ppo.py#L316) |
-# | What is stored is what the action was drawn from | `obs=pack(envs.obs, spec.num_binary, spec.obs_shape),` | [ppo.py, line 290](../mxnb/agents/ppo.py#L290) |
-# | The same mask in the rollout and in the loss | `dist = distribution(spec, head, batch.mask)` | [ppo.py, line 238](../mxnb/agents/ppo.py#L238) |
-# | Advantages are normalised in each minibatch | `advantage = normalise(advantage, batch.weight)` | [ppo.py, line 241](../mxnb/agents/ppo.py#L241) |
-# | The gradient is clipped by its global norm, and keeps its direction | `return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(lr, eps=1e-5))` | [on_policy.py, line 121](../mxnb/agents/on_policy.py#L121) |
-# | Adam's epsilon is 1e-5; the step size falls linearly to 0 | `lr = optax.linear_schedule(config.lr, 0.0, max(1, num_updates * per_update - warm))` | [on_policy.py, line 117](../mxnb/agents/on_policy.py#L117) |
-# | Every epoch shuffles anew | `rows = jnp.argsort(jax.random.bits(key, (size,))).reshape(config.num_minibatches, -1)` | [ppo.py, line 344](../mxnb/agents/ppo.py#L344) |
-# | A nearly uniform first policy | `head = nn.Dense(module.num_outputs, kernel_init=init.orthogonal(0.01), name="logits")(actor)` | [actor_critic.py, line 68](../mxnb/networks/actor_critic.py#L68) |
-# | Values are not clipped unless asked for | `if config.vf_clip_eps:` | [ppo.py, line 245](../mxnb/agents/ppo.py#L245) |
+# | A cut episode's last observation is judged itself, not the next episode's first | `next_value = jnp.where(done, t.final_value, next_value)` | [ppo.py, line 324](../mxnb/agents/ppo.py#L324) |
+# | What is stored is what the action was drawn from | `obs=pack(envs.obs, spec.num_binary, spec.obs_shape),` | [ppo.py, line 298](../mxnb/agents/ppo.py#L298) |
+# | The same mask in the rollout and in the loss | `dist = distribution(spec, head, batch.mask)` | [ppo.py, line 246](../mxnb/agents/ppo.py#L246) |
+# | Advantages are normalised in each minibatch | `advantage = normalise(advantage, batch.weight)` | [ppo.py, line 249](../mxnb/agents/ppo.py#L249) |
+# | The gradient is clipped by its global norm, and keeps its direction | `return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(lr, eps=1e-5))` | [on_policy.py, line 157](../mxnb/agents/on_policy.py#L157) |
+# | Adam's epsilon is 1e-5; the step size falls linearly to 0 | `lr = optax.linear_schedule(config.lr, 0.0, max(1, num_updates * per_update - warm))` | [on_policy.py, line 153](../mxnb/agents/on_policy.py#L153) |
+# | Every epoch shuffles anew | `rows = jnp.argsort(jax.random.bits(key, (size,))).reshape(config.num_minibatches, -1)` | [ppo.py, line 352](../mxnb/agents/ppo.py#L352) |
+# | A nearly uniform first policy | `head = nn.Dense(module.num_outputs, kernel_init=init.orthogonal(0.01), name="logits")(actor)` | [actor_critic.py, line 72](../mxnb/networks/actor_critic.py#L72) |
+# | Values are not clipped unless asked for | `if config.vf_clip_eps:` | [ppo.py, line 253](../mxnb/agents/ppo.py#L253) |
 # | A memory is cleared where an episode begins, inside the scan | `carry = jnp.where(first[:, None], 0.0, carry)` | [recurrent.py, line 47](../mxnb/networks/recurrent.py#L47) |
 # | Finished environments take fresh worlds, each used once | `worlds, queue, head, key = _take_worlds(env, (obs, state), starts, vec.queue, vec.head, key)` | [vector.py, line 152](../mxnb/envs/vector.py#L152) |
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mxnb import presets
-from mxnb.build import AGENTS
+from mxnb.build import AGENTS, build
 from mxnb.config import make_config
 from mxnb.envs.check import EnvChecksConfig
+from mxnb.recipes import RECIPES
 
 SCALE = {
     "num_envs",
@@ -33,7 +34,13 @@ SCALE = {
     "num_bins",
     "phase_steps",
 }
-BESIDES = {"compare_timesteps", "sizes", "check_all", "expect"}  # what a notebook does beside the run, and words
+BESIDES = {
+    "compare_timesteps",
+    "sizes",
+    "check_all",
+    "num_seeds",
+    "expect",
+}  # what a notebook does beside the run, and words
 EVERY = [(agent, name) for agent in presets.PRESETS for name in presets.PRESETS[agent]]
 
 
@@ -139,3 +146,28 @@ def test_jax_names_gpus_in_several_ways(monkeypatch: pytest.MonkeyPatch) -> None
     for platform in ("gpu", "cuda", "rocm"):
         monkeypatch.setattr(jax, "devices", lambda p=platform: [SimpleNamespace(platform=p, device_kind="Tesla T4")])
         assert presets.choose("auto")[0] == "colab_t4"
+
+
+@pytest.mark.parametrize("name", presets.NAMES)
+@pytest.mark.parametrize("key", RECIPES, ids=str)
+def test_a_recipe_lies_between_the_preset_and_what_is_given(key: tuple[str, str], name: str) -> None:
+    agent, env_id = key
+    config_class, _ = AGENTS[agent]()
+    options, sizes = RECIPES[key]
+    elsewhere = make_config(config_class, preset=name)
+    assert env_id != elsewhere.env_id and "recipe" not in " ".join(elsewhere.origins.values())
+    config = make_config(config_class, preset=name, env_id=env_id.upper())
+    for field, value in (options | sizes[name]).items():
+        if field not in BESIDES:
+            assert getattr(config, field) == value and config.origins[field] == f"recipe {env_id}"
+    assert set(sizes) == set(presets.NAMES) and set(sizes[name]) <= SCALE | BESIDES
+    given = make_config(config_class, preset=name, env_id=env_id, overrides={"ent_coef": 0.5})
+    assert given.ent_coef == 0.5 and given.origins["ent_coef"] == "override"
+    assert make_config(config_class, env_id=env_id).cell_dim == 0  # no preset: what is stored is taken as it is
+
+
+def test_a_recipe_builds_its_agent() -> None:
+    for agent, env_id in RECIPES:
+        config_class, _ = AGENTS[agent]()
+        made, env = build(make_config(config_class, preset="smoke", env_id=env_id))
+        assert made.spec.id == env.spec.id == env_id

@@ -256,11 +256,20 @@ def _craftax() -> Any:
     return ppo(PPOConfig(**PPO_SIZES | {"num_envs": 4, "total_timesteps": 4 * 16 * 5}), craftax(classic=True))
 
 
+def _hackmatrix() -> Any:
+    from mxnb.agents.ppo import PPOConfig, ppo
+    from mxnb.envs.hackmatrix import hackmatrix
+
+    sizes = {"num_envs": 4, "total_timesteps": 4 * 16 * 120, "cell_dim": 4, "normalise_value": True}
+    return ppo(PPOConfig(**PPO_SIZES | sizes), hackmatrix())
+
+
 TRAINED: dict[str, Any] = {
     "ppo": _ppo,
     "ppo_rnn": _ppo_rnn,
     "average_reward": _average_reward,
     "dreamer": _dreamer,
     "craftax": _craftax,
+    "hackmatrix": _hackmatrix,
 }
-"""Every agent on a tiny environment with small networks, and PPO on Craftax, for the tests of resume and kills."""
+"""Every agent on a tiny environment with small networks, and PPO on two games, for the tests of resume and kills."""

@@ -21,7 +21,17 @@ from flax import struct
 
 from mxnb.agents import ppo_rnn
 from mxnb.agents.api import Agent, Health
-from mxnb.agents.on_policy import HEALTH, acted, adam, choose, env_action, head_of, mean, own_network
+from mxnb.agents.on_policy import (
+    HEALTH,
+    acted,
+    adam,
+    board_reader,
+    choose,
+    env_action,
+    head_of,
+    mean,
+    own_network,
+)
 from mxnb.agents.ppo import Transition
 from mxnb.agents.ppo_rnn import PPORnnConfig
 from mxnb.agents.scales import first_policy
@@ -124,6 +134,8 @@ def _problems(config: AverageRewardConfig) -> list[str]:
         problems.append(f"rho_beta is {config.rho_beta}; use more than 0 and at most 1 (0.1 is usual)")
     if config.method == "a2c" and not {config.num_minibatches, config.update_epochs} <= {0, 1}:
         problems.append("method is 'a2c', which takes one step an update; leave num_minibatches and update_epochs out")
+    if config.reward_scale:
+        problems.append("reward_scale would change what the gain is the mean of; use reward_scale={}")
     if config.phase_steps < 0:
         problems.append(f"phase_steps is {config.phase_steps}; use 0 or more")
     return problems
@@ -204,6 +216,7 @@ def average_reward(config: AverageRewardConfig, env: Env, network: Any = None) -
         sizes = (config.hidden_dim, config.num_layers, len(spec.obs_shape), config.shared_layers)
         kind = RecurrentActorCritic if config.recurrent else FeedForwardActorCritic
         options = {"gaussian": head["gaussian"], "remat": config.remat, "dtype": jnp.dtype(config.compute_dtype)}
+        options["board"] = board_reader(config, spec)
         network = kind(head["num_outputs"], *sizes, **options)
     else:
         own_network(config)

@@ -12,6 +12,7 @@ from mxnb.envs.api import TICK_INFO, Spec, finite_bounds
 from mxnb.envs.vector import VecStep
 from mxnb.kernels.gaussian import gaussian, sample_gaussian, to_bounds
 from mxnb.kernels.masked import masked_categorical, sample_masked
+from mxnb.networks.board import BoardReader
 
 HEALTH = (
     Health(
@@ -59,8 +60,43 @@ def head_of(spec: Spec) -> dict[str, Any]:
 
 def own_network(config: Any) -> None:
     """ValueError where a network of one's own is given together with options for those that are built here."""
-    if config.compute_dtype != "float32" or getattr(config, "remat", False):
-        raise ValueError("compute_dtype and remat are for the networks built here; say so in a network of your own")
+    if config.compute_dtype != "float32" or getattr(config, "remat", False) or config.cell_dim:
+        raise ValueError("compute_dtype, remat, cell_dim are for the networks built here; put them into your own")
+
+
+def board_reader(config: Any, spec: Spec) -> BoardReader | None:
+    """What reads the board of an observation first, or None; ValueError where there is none to read."""
+    if not config.cell_dim:
+        return None
+    if spec.board is None:
+        raise ValueError(f"{spec.id} has no board that its Spec tells of; use cell_dim=0")
+    if config.normalise_obs:
+        raise ValueError("cell_dim reads the player's place from the observation as it is; use normalise_obs=False")
+    return BoardReader(config.cell_dim, spec.board, spec.player, dtype=jnp.dtype(config.compute_dtype))
+
+
+def check_parts(config: Any, spec: Spec) -> None:
+    """ValueError unless reward_scale names what the environment tells of every step, with numbers."""
+    have = [name for _, name in spec.step_means]
+    unknown = [str(name) for name in config.reward_scale if name not in have]
+    if unknown:
+        told = f"it has {', '.join(have)}" if have else "its Spec has no step_means; use reward_scale={}"
+        raise ValueError(f"reward_scale: {spec.id} tells of no {', '.join(unknown)} in a step; {told}")
+    wrong = {k: v for k, v in config.reward_scale.items() if isinstance(v, bool) or not isinstance(v, int | float)}
+    if wrong:
+        raise ValueError(f"reward_scale: {wrong}; give each part a number, 1 for the whole of it")
+
+
+def learned_reward(config: Any, spec: Spec, seen: VecStep) -> Any:
+    """The reward as the agent learns from it: what reward_scale names counts that many times.
+
+    Parts of the reward ("reward/..." in Spec.step_means) count once unless named, other things not at all.
+
+    Unlike a bound on the whole it is linear: what was paid and is taken back, as by an UNDO, sums to 0 here too.
+    """
+    paid = {name: float(metric.startswith("reward/")) for metric, name in spec.step_means}
+    extra = (scale - paid[name] for name, scale in config.reward_scale.items())
+    return seen.reward + sum(more * seen.info[name] for more, name in zip(extra, config.reward_scale, strict=True))
 
 
 def check_network(spec: Spec, outputs: Any, lead: tuple[int, ...]) -> None:

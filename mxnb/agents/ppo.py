@@ -21,11 +21,14 @@ from mxnb.agents.on_policy import (
     HEALTH,
     acted,
     adam,
+    board_reader,
     check_network,
+    check_parts,
     choose,
     distribution,
     env_action,
     head_of,
+    learned_reward,
     mean,
     own_network,
     pool,
@@ -97,12 +100,16 @@ class PPOConfig:
     """Hidden layers of actor and critic."""
     shared_layers: int = 1
     """How many of them, from the first, actor and critic share (0: separate trunks), besides convolutions."""
+    cell_dim: int = 0
+    """Units that read each cell of the board first, the same for all (`mxnb.networks.board`); 0: one long row."""
     compute_dtype: str = "float32"
     """What layers compute in: float32, or bfloat16 where the hardware has it (a T4 has not); parameters are float32."""
     normalise_advantage: bool = True
     """Whether each minibatch's advantages get mean 0 and standard deviation 1."""
     normalise_value: bool = False
     """Whether the critic learns targets of mean 0 and deviation 1 (PopArt); for returns far from 1."""
+    reward_scale: dict = field(default_factory=dict)
+    """How many times parts of the reward count in learning, {"kills": 0.5}; see `on_policy.learned_reward`."""
     normalise_obs: bool = False
     """Whether observations are scaled by their running mean and deviation; entries that are bits stay bits."""
     use_mask: bool = True
@@ -183,7 +190,8 @@ def _out_of_range(config: PPOConfig) -> list[str]:
     problems += [
         f"{n} is {getattr(c, n)}; use more than 0" for n in ("clip_eps", "max_grad_norm") if getattr(c, n) <= 0
     ]
-    others = ("lr", "ent_coef", "vf_coef", "num_minibatches", "update_epochs", "vf_clip_eps", "shared_layers")
+    others = ("lr", "ent_coef", "vf_coef", "num_minibatches", "update_epochs", "vf_clip_eps")
+    others += ("shared_layers", "cell_dim")
     return problems + [f"{name} is {getattr(c, name)}; use 0 or more" for name in others if getattr(c, name) < 0]
 
 
@@ -292,7 +300,7 @@ def rollout(network: Any, config: PPOConfig, venv: VecEnv, state: State) -> Any:
             action=action,
             log_prob=log_prob,
             value=value,
-            reward=seen.reward,
+            reward=learned_reward(config, spec, seen),
             terminated=seen.terminated,
             truncated=seen.truncated,
             final_value=final_value,
@@ -371,10 +379,12 @@ def parts(config: PPOConfig, env: Env, network: Any = None) -> tuple[Any, VecEnv
     """(network, vectorised environment, optimiser) of a resolved configuration; network as in `ppo`."""
     spec = env.spec
     head = head_of(spec)
+    check_parts(config, spec)
     if network is None:
         sizes = (config.hidden_dim, config.num_layers, len(spec.obs_shape), config.shared_layers)
         dtype = jnp.dtype(config.compute_dtype)
-        network = ActorCritic(head["num_outputs"], *sizes, gaussian=head["gaussian"], dtype=dtype)
+        options = {"gaussian": head["gaussian"], "dtype": dtype, "board": board_reader(config, spec)}
+        network = ActorCritic(head["num_outputs"], *sizes, **options)
     else:
         own_network(config)
         obs = jnp.zeros((2, *spec.obs_shape), spec.obs_dtype)

@@ -21,11 +21,14 @@ from mxnb.agents.on_policy import (
     HEALTH,
     acted,
     adam,
+    board_reader,
     check_network,
+    check_parts,
     choose,
     distribution,
     env_action,
     head_of,
+    learned_reward,
     mean,
     own_network,
     pool,
@@ -130,7 +133,7 @@ def rollout(network: Any, config: PPORnnConfig, venv: VecEnv, state: Any) -> Any
             action=action,
             log_prob=log_prob,
             value=value,
-            reward=seen.reward,
+            reward=learned_reward(config, spec, seen),
             terminated=seen.terminated,
             truncated=seen.truncated,
             final_value=final_value,
@@ -211,9 +214,11 @@ def ppo_rnn(config: PPORnnConfig, env: Env, network: Any = None) -> Agent:
     config = config.resolve()
     spec = env.spec
     head = head_of(spec)
+    check_parts(config, spec)
     if network is None:
         sizes = (config.hidden_dim, config.num_layers, len(spec.obs_shape), config.shared_layers)
         options = {"gaussian": head["gaussian"], "remat": config.remat, "dtype": jnp.dtype(config.compute_dtype)}
+        options["board"] = board_reader(config, spec)
         network = RecurrentActorCritic(head["num_outputs"], *sizes, **options)
     else:
         own_network(config)

@@ -29,6 +29,8 @@ class Spec:
     info: names of the scalars in `info` (float32 each) that are meaningful on an episode's last step.
     step_means, step_maxima: (metric, name in `info`) of scalars that tell of every step; agents report their mean, or
         the largest one, under the metric's name, such as ("reward/kills", "kills").
+    board, player: (offset, rows, columns, channels) of a board of cells within a flat observation, and the indices of
+        the two entries that hold the player's row and column on it as shares of the last; None without one.
     action_groups: (name, action names): shares of actions that are told together, beside those of single ones.
     """
 
@@ -46,6 +48,8 @@ class Spec:
     step_means: tuple[tuple[str, str], ...] = ()
     step_maxima: tuple[tuple[str, str], ...] = ()
     action_groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    board: tuple[int, int, int, int] | None = None
+    player: tuple[int, int] = (0, 1)
 
     @property
     def all_info(self) -> tuple[str, ...]:

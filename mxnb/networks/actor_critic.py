@@ -26,6 +26,7 @@ class ActorCritic(nn.Module):
     num_outputs: logits, or with `gaussian` action entries; the head then holds means and the logarithms of
     the deviations, [*L, 2 num_outputs], the latter one parameter each, the same in every state.
     dtype: what the layers compute in; parameters, heads and what comes out are float32.
+    board: a module that reads the observation first, such as `mxnb.networks.board.BoardReader`.
     """
 
     num_outputs: int
@@ -35,18 +36,21 @@ class ActorCritic(nn.Module):
     shared_layers: int = 1
     gaussian: bool = False
     dtype: Any = jnp.float32
+    board: Any = None
 
     @nn.compact
     def __call__(self, obs: Shaped[Array, "*B"]) -> tuple[Float[Array, "*L K"], Float[Array, "*L"]]:
         """obs -> (head, value); the last `obs_ndim` axes of obs are one observation."""
-        return heads(self, features(obs, self.obs_ndim, self.dtype))
+        return heads(self, features(obs, self.obs_ndim, self.dtype, self.board))
 
 
-def features(obs: Any, obs_ndim: int, dtype: Any = jnp.float32) -> Any:
-    """What the first layer reads: a picture's convolutions, else the observation as one long row.
+def features(obs: Any, obs_ndim: int, dtype: Any = jnp.float32, board: Any = None) -> Any:
+    """What the first layer reads: what `board` makes of it, a picture's convolutions, else one long row.
 
     For use inside a compact method, whose module gets the convolutions as "eye".
     """
+    if board is not None:
+        return board(obs)
     if obs_ndim == 3:
         return Convolutions(dtype, name="eye")(obs)
     return obs.reshape(*obs.shape[: obs.ndim - obs_ndim], -1)

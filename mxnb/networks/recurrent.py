@@ -64,13 +64,14 @@ class FeedForwardActorCritic(nn.Module):
     gaussian: bool = False
     remat: bool = False
     dtype: Any = jnp.float32
+    board: Any = None
 
     @nn.compact
     def __call__(
         self, memory: Float[Array, "B H"], obs: Shaped[Array, "T B *o"], is_first: Bool[Array, "T B"]
     ) -> tuple[Float[Array, "B H"], Float[Array, "T B K"], Float[Array, "T B"]]:
         """(memory, head, value)."""
-        return memory, *heads(self, features(obs, self.obs_ndim, self.dtype))
+        return memory, *heads(self, features(obs, self.obs_ndim, self.dtype, self.board))
 
 
 class RecurrentActorCritic(nn.Module):
@@ -84,6 +85,7 @@ class RecurrentActorCritic(nn.Module):
     gaussian: bool = False
     remat: bool = False
     dtype: Any = jnp.float32
+    board: Any = None
 
     @nn.compact
     def __call__(
@@ -91,6 +93,6 @@ class RecurrentActorCritic(nn.Module):
     ) -> tuple[Float[Array, "B H"], Float[Array, "T B K"], Float[Array, "T B"]]:
         """(memory after the last observation, head, value); `memory` is from before the first one."""
         layer = nn.Dense(self.hidden_dim, dtype=self.dtype, kernel_init=init.orthogonal(math.sqrt(2.0)), name="encoder")
-        x = jnp.tanh(layer(features(obs, self.obs_ndim, self.dtype)))
+        x = jnp.tanh(layer(features(obs, self.obs_ndim, self.dtype, self.board)))
         memory, seen = GRU(self.hidden_dim, self.remat, self.dtype, name="gru")(memory, x, is_first)
         return memory, *heads(self, seen)

@@ -16,6 +16,7 @@ from flax import linen as nn
 from play import train, watch
 from tiny import BITS, PPO_SIZES, masked, timed
 
+from mxnb.agents.average_reward import AverageRewardConfig
 from mxnb.agents.on_policy import acted, adam, distribution, env_action
 from mxnb.agents.ppo import PPOConfig, entropy_weight, forward, ppo
 from mxnb.agents.ppo_rnn import PPORnnConfig, ppo_rnn, rollout
@@ -149,6 +150,54 @@ def test_values_of_large_rewards_are_learned_with_normalised_targets() -> None:
 
     assert learned(normalise_value=True) == pytest.approx(5000, rel=0.03)
     assert learned() < 1000
+
+
+def in_parts(gain: float, loss: float) -> Env:
+    """A reward of two parts that the Spec tells of, and something beside it."""
+    inner = timed(6, reward=gain + loss)
+
+    def step(key: Any, state: Any, action: Any) -> Any:
+        *seen, info = inner.step(key, state, action)
+        return *seen, info | {"gain": jnp.float32(gain), "loss": jnp.float32(loss), "beside": jnp.float32(5.0)}
+
+    means = (("reward/gain", "gain"), ("reward/loss", "loss"), ("stats/beside", "beside"))
+    return replace(inner, spec=replace(inner.spec, step_means=means), step=step)
+
+
+@pytest.mark.parametrize(("config_class", "maker"), BOTH)
+@pytest.mark.parametrize(("scale", "learned"), [({"loss": 0.1}, 195.0), ({"gain": 0, "loss": 2, "beside": 3}, -85.0)])
+def test_parts_of_the_reward_are_weighed_in_learning_and_shown_as_paid(
+    config_class: Any, maker: Any, scale: dict[str, float], learned: float
+) -> None:
+    agent = maker(config_class(**SMALL | {"reward_scale": scale, "discount": 0.0}), in_parts(200.0, -50.0))
+    metrics = jax.jit(agent.step)(agent.init(jax.random.key(0)))[1]
+    assert value(metrics, "mean_reward") == 150
+    # The first value is nearly 0, so the critic's first loss is half the square of what it is taught.
+    assert value(metrics, "vf_loss") == pytest.approx(0.5 * learned**2, rel=0.15)
+
+
+@pytest.mark.parametrize(("config_class", "maker"), BOTH)
+def test_what_reward_scale_cannot_mean_is_refused(config_class: Any, maker: Any) -> None:
+    with pytest.raises(ValueError, match="tells of no gains in a step; it has gain, loss, beside"):
+        maker(config_class(**SMALL | {"reward_scale": {"gains": 1.0}}), in_parts(1.0, 1.0))
+    with pytest.raises(ValueError, match="its Spec has no step_means; use reward_scale="):
+        maker(config_class(**SMALL | {"reward_scale": {"gain": 1.0}}), timed(6))
+    with pytest.raises(ValueError, match="give each part a number, 1 for the whole of it"):
+        maker(config_class(**SMALL | {"reward_scale": {"gain": "half"}}), in_parts(1.0, 1.0))
+    with pytest.raises(ValueError, match="would change what the gain is the mean of"):
+        AverageRewardConfig(**SMALL | {"reward_scale": {"gain": 1.0}}).resolve()
+
+
+@pytest.mark.parametrize(("config_class", "maker"), BOTH)
+def test_a_board_is_read_only_where_there_is_one_as_it_is(config_class: Any, maker: Any) -> None:
+    with pytest.raises(ValueError, match="has no board that its Spec tells of; use cell_dim=0"):
+        maker(config_class(**SMALL | {"cell_dim": 4}), masked())
+    with pytest.raises(ValueError, match="use normalise_obs=False"):
+        maker(config_class(**SMALL | {"cell_dim": 4, "normalise_obs": True}), make("hackmatrix-v1"))
+    with pytest.raises(ValueError, match="cell_dim are for the networks built here"):
+        maker(config_class(**SMALL | {"cell_dim": 4}), masked(), ActorCritic(4))
+    with pytest.raises(ValueError, match="cell_dim is -1; use 0 or more"):
+        config_class(**SMALL | {"cell_dim": -1}).resolve()
 
 
 def test_moving_scales_change_no_value() -> None:

@@ -11,8 +11,8 @@ from tiny import TRAINED
 
 from mxnb.run.checkpoint import kept_updates, steps_folder
 
-STOPS = {name: (20, 40, 60, 80, 100) for name in TRAINED if name != "craftax"} | {"craftax": (2,)}
-"""Agent -> updates to go on from; one of Craftax, whose compiling takes half a minute."""
+STOPS = dict.fromkeys(TRAINED, (20, 40, 60, 80, 100)) | {"craftax": (2,), "hackmatrix": (60,)}
+"""Agent -> updates to go on from; one where compiling takes long."""
 
 
 @pytest.mark.parametrize("agent", STOPS)

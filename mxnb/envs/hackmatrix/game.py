@@ -15,12 +15,13 @@ from mxnb.envs.api import Env, Spec
 from mxnb.envs.hackmatrix import bits
 from mxnb.envs.hackmatrix.actions import act, action_mask
 from mxnb.envs.hackmatrix.enemies import phase
-from mxnb.envs.hackmatrix.observe import OBS_SIZE, flatten, observe
+from mxnb.envs.hackmatrix.observe import CHANNELS, OBS_SIZE, flatten, observe
 from mxnb.envs.hackmatrix.rewards import components, exit_distances, siphon_quality
 from mxnb.envs.hackmatrix.stage import advance, reset_state
 from mxnb.envs.hackmatrix.state import State, cell_of, turn_of
 from mxnb.envs.hackmatrix.tables import (
     ACTIONS,
+    CELLS,
     COMPONENTS,
     MAX_STEPS,
     SIPHON,
@@ -31,7 +32,9 @@ from mxnb.envs.hackmatrix.tables import (
     WARP,
 )
 
-INFO = (*COMPONENTS, "stage", "score", "hp", "completed", "died", "won", "invalid_action", "dropped_spawns")
+INFO = (
+    *COMPONENTS, "stage", "score", "hp", "completed", "died", "won", "invalid_action", "dropped_spawns", "new_programs",
+)  # fmt: skip
 REACHED = tuple(f"reached_{stage}" for stage in range(2, STAGES + 1))
 _STEP, _RESOURCE = COMPONENTS.index("step_penalty"), COMPONENTS.index("resource_gain")
 
@@ -76,6 +79,7 @@ def play(key: Any, state: State, action: Any) -> tuple[State, Any, dict[str, Any
     held = jnp.where(ends_turn, 0.0, held) + parts
     state = state.replace(undo_accumulator=jnp.where(undo | completed, 0.0, held))
     flags = {"completed": completed, "died": died, "dropped_spawns": dropped + lost}
+    flags["new_programs"] = state.owned_programs.sum() - start.owned_programs.sum()
     return state, parts, flags
 
 
@@ -84,7 +88,8 @@ def hackmatrix(max_episode_steps: int = MAX_STEPS) -> Env:
 
     Observation: float32[1545] in 0 to 1 (`observe`), 28 actions of which about five are legal at a time, info of every
     step: the 15 parts of the reward by name, stage, score, hp, completed, died, won, invalid_action, dropped_spawns,
-    and whether each stage was reached. An illegal action changes nothing and costs the step penalty.
+    new_programs (below 0 where UNDO takes them back), and whether each stage was reached. An illegal action changes
+    nothing and costs the step penalty.
 
     Raises ValueError for a negative limit. Source: the specification's sections 1 to 18.
     """
@@ -116,9 +121,11 @@ def hackmatrix(max_episode_steps: int = MAX_STEPS) -> Env:
 
     means = [(f"reward/{name}", name) for name in COMPONENTS]
     means += [("stats/invalid_frac", "invalid_action"), ("stats/dropped_spawns", "dropped_spawns")]
+    means += [("stats/new_programs", "new_programs")]
     spec = Spec(
         id="hackmatrix-v1", obs_shape=(OBS_SIZE,), num_actions=len(ACTIONS), action_names=ACTIONS,
         max_steps=max_episode_steps, info=("stage", "score", "won", "died", *REACHED), step_means=tuple(means),
+        board=(OBS_SIZE - CELLS * CHANNELS, SIZE, SIZE, CHANNELS), player=(0, 1),
         step_maxima=(("stats/highest_stage", "stage"),),
         action_groups=(("move_frac", ACTIONS[:4]), ("siphon_frac", ACTIONS[4:5]), ("program_frac", ACTIONS[5:])),
     )  # fmt: skip
