@@ -25,6 +25,7 @@ EXTRA = {
     "03_average_reward": ["compare_timesteps"],
     "04_dreamer": ["compare_timesteps"],
     "05_memory_tuning": ["sizes"],
+    "06_hackmatrix": ["num_seeds"],
     "09_sweep_report": ["sweep_dir", "metric"],
 }  # notebooks with parameters of their own
 
