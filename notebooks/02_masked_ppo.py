@@ -505,8 +505,8 @@ check(
 # | What is stored is what the action was drawn from | `obs=pack(envs.obs, spec.num_binary, spec.obs_shape),` | [ppo.py, line 298](../mxnb/agents/ppo.py#L298) |
 # | The same mask in the rollout and in the loss | `dist = distribution(spec, head, batch.mask)` | [ppo.py, line 246](../mxnb/agents/ppo.py#L246) |
 # | Advantages are normalised in each minibatch | `advantage = normalise(advantage, batch.weight)` | [ppo.py, line 249](../mxnb/agents/ppo.py#L249) |
-# | The gradient is clipped by its global norm, and keeps its direction | `return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(lr, eps=1e-5))` | [on_policy.py, line 157](../mxnb/agents/on_policy.py#L157) |
-# | Adam's epsilon is 1e-5; the step size falls linearly to 0 | `lr = optax.linear_schedule(config.lr, 0.0, max(1, num_updates * per_update - warm))` | [on_policy.py, line 153](../mxnb/agents/on_policy.py#L153) |
+# | The gradient is clipped by its global norm, and keeps its direction | `return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(lr, eps=1e-5))` | [on_policy.py, line 159](../mxnb/agents/on_policy.py#L159) |
+# | Adam's epsilon is 1e-5; the step size falls linearly to 0 | `lr = optax.linear_schedule(config.lr, 0.0, max(1, num_updates * per_update - warm))` | [on_policy.py, line 155](../mxnb/agents/on_policy.py#L155) |
 # | Every epoch shuffles anew | `rows = jnp.argsort(jax.random.bits(key, (size,))).reshape(config.num_minibatches, -1)` | [ppo.py, line 352](../mxnb/agents/ppo.py#L352) |
 # | A nearly uniform first policy | `head = nn.Dense(module.num_outputs, kernel_init=init.orthogonal(0.01), name="logits")(actor)` | [actor_critic.py, line 72](../mxnb/networks/actor_critic.py#L72) |
 # | Values are not clipped unless asked for | `if config.vf_clip_eps:` | [ppo.py, line 253](../mxnb/agents/ppo.py#L253) |

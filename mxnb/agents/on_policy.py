@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -82,9 +83,10 @@ def check_parts(config: Any, spec: Spec) -> None:
     if unknown:
         told = f"it has {', '.join(have)}" if have else "its Spec has no step_means; use reward_scale={}"
         raise ValueError(f"reward_scale: {spec.id} tells of no {', '.join(unknown)} in a step; {told}")
-    wrong = {k: v for k, v in config.reward_scale.items() if isinstance(v, bool) or not isinstance(v, int | float)}
+    number = lambda v: isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)
+    wrong = {name: scale for name, scale in config.reward_scale.items() if not number(scale)}
     if wrong:
-        raise ValueError(f"reward_scale: {wrong}; give each part a number, 1 for the whole of it")
+        raise ValueError(f"reward_scale: {wrong}; give each part a finite number, 1 for the whole of it")
 
 
 def learned_reward(config: Any, spec: Spec, seen: VecStep) -> Any:

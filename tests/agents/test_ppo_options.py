@@ -182,8 +182,9 @@ def test_what_reward_scale_cannot_mean_is_refused(config_class: Any, maker: Any)
         maker(config_class(**SMALL | {"reward_scale": {"gains": 1.0}}), in_parts(1.0, 1.0))
     with pytest.raises(ValueError, match="its Spec has no step_means; use reward_scale="):
         maker(config_class(**SMALL | {"reward_scale": {"gain": 1.0}}), timed(6))
-    with pytest.raises(ValueError, match="give each part a number, 1 for the whole of it"):
-        maker(config_class(**SMALL | {"reward_scale": {"gain": "half"}}), in_parts(1.0, 1.0))
+    for wrong in ("half", True, float("nan")):
+        with pytest.raises(ValueError, match="give each part a finite number, 1 for the whole of it"):
+            maker(config_class(**SMALL | {"reward_scale": {"gain": wrong}}), in_parts(1.0, 1.0))
     with pytest.raises(ValueError, match="would change what the gain is the mean of"):
         AverageRewardConfig(**SMALL | {"reward_scale": {"gain": 1.0}}).resolve()
 
