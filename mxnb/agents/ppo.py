@@ -108,7 +108,7 @@ class PPOConfig:
     """Whether each minibatch's advantages get mean 0 and standard deviation 1."""
     normalise_value: bool = False
     """Whether the critic learns targets of mean 0 and deviation 1 (PopArt); for returns far from 1."""
-    reward_scale: dict = field(default_factory=dict)
+    reward_scale: dict = field(default_factory=dict, hash=False)
     """How many times parts of the reward count in learning, {"kills": 0.5}; see `on_policy.learned_reward`."""
     normalise_obs: bool = False
     """Whether observations are scaled by their running mean and deviation; entries that are bits stay bits."""
