@@ -39,6 +39,9 @@ done
 
 suite() { # suite NAME: its tests, with the report in $reports/NAME.*
     local name=$1 what=("${which_tests[@]}") python=.venv/bin/python
+    # Programs are kept however fast they compiled: each process and kernel would otherwise compile its hundreds of small
+    # ones anew. Not in sweeps, where kernels that start together would read each other's half-written entries.
+    [ "$name" = sweeps ] || export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
     if [[ $name == colab* ]]; then
         python=.venv/colab/bin/python JAX_COMPILATION_CACHE_DIR=$JAX_COMPILATION_CACHE_DIR/colab
         export PYTHONPATH=$PWD # not the copy that the setup cell has installed there

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -27,3 +28,14 @@ os.environ["MXNB_ARCHIVE_CACHE_MB"] = "0"  # tests with an archive do not copy a
 def key() -> Any:
     """A PRNG key, the same in every test."""
     return jax.random.key(0)
+
+
+@pytest.fixture(autouse=True)
+def _compiled_quickly(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compiles the programs of tests marked "brief" in about half the time; tests that learn want fast programs."""
+    quickly = "brief" in request.keywords and "learn" not in request.keywords
+    if quickly:
+        jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    if quickly:
+        jax.config.update("jax_disable_most_optimizations", False)

@@ -24,6 +24,8 @@ from mxnb.envs.vector import vectorise
 from mxnb.networks.recurrent import RecurrentActorCritic
 from mxnb.run.metrics import judge
 
+pytestmark = pytest.mark.brief
+
 SIZES: dict[str, Any] = {
     "num_envs": 8,
     "num_steps": 16,
@@ -417,6 +419,7 @@ def remembered(recurrent: bool = True, bug: Any = None, num_steps: int = 64) -> 
     return float(train(jax.random.key(0))[-updates // 10 :].mean())
 
 
+@pytest.mark.learn
 def test_memory_saves_lives() -> None:
     assert remembered() >= 0.95
 
@@ -425,6 +428,7 @@ def test_without_memory_every_second_choice_is_the_last() -> None:
     assert remembered(recurrent=False) <= 0.24
 
 
+@pytest.mark.learn
 def test_a_memory_lost_between_rollouts_is_seen() -> None:
     """Rollouts of 8 steps hold cue and choice, 6 steps later, of 2 loops in 7; the rest needs what is carried."""
     forgets = ("    def step(state: State) -> tuple[State, dict[str, Any]]:\n",)

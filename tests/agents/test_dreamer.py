@@ -25,6 +25,8 @@ from mxnb.evaluate import Policy, evaluate
 from mxnb.kernels import imagined as imagined_module
 from mxnb.networks.world_model import decoded, observation_loss
 
+pytestmark = pytest.mark.brief
+
 CHECKS: tuple[Callable[..., None], ...] = (
     dreams.rows_are_right,
     dreams.playing_and_replaying_agree,

@@ -16,6 +16,8 @@ from mxnb.agents import foresight
 from mxnb.agents.foresight import Foresight, auc, expect, held_out, judge_model, nats_of_bits, open_loop, windows
 from mxnb.agents.replay import Row
 
+pytestmark = pytest.mark.brief
+
 
 def flags(**at: list[int]) -> Row:
     """20 rows of one environment: row t has obs t and reward t; `first`, `last`, `terminal` where they are said."""

@@ -21,6 +21,8 @@ from mxnb.networks.actor_critic import ActorCritic
 from mxnb.run.memory import check_dtype, measure
 from mxnb.run.program import updates
 
+pytestmark = pytest.mark.brief
+
 MAKERS = {
     "ppo": (PPOConfig, ppo),
     "ppo_rnn": (PPORnnConfig, ppo_rnn),

@@ -21,6 +21,8 @@ from mxnb.envs.vector import vectorise
 from mxnb.networks.actor_critic import ActorCritic
 from mxnb.networks.recurrent import RecurrentActorCritic
 
+pytestmark = pytest.mark.brief
+
 
 def config_of(module: Any, **more: Any) -> Any:
     name = "PPORnnConfig" if hasattr(module, "PPORnnConfig") else "PPOConfig"

@@ -23,6 +23,8 @@ from mxnb.envs.vector import vectorise
 from mxnb.kernels.packing import unpack
 from mxnb.networks.actor_critic import ActorCritic
 
+pytestmark = pytest.mark.brief
+
 SMALL = PPOConfig(
     num_envs=8, num_steps=16, total_timesteps=8 * 16 * 10, hidden_dim=16, num_layers=2, num_minibatches=4, lr=1e-2
 )

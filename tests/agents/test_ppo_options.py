@@ -29,6 +29,8 @@ from mxnb.kernels.running import empty
 from mxnb.networks.actor_critic import ActorCritic
 from mxnb.networks.recurrent import RecurrentActorCritic
 
+pytestmark = pytest.mark.brief
+
 SMALL = PPO_SIZES | {"total_timesteps": 8 * 16 * 20}
 BOTH = ((PPOConfig, ppo), (PPORnnConfig, ppo_rnn))
 

@@ -14,6 +14,8 @@ from tiny import masked
 from mxnb.agents.replay import Replay, Row, empty_replay, load, row_bytes, sample, store, write
 from mxnb.envs.api import Spec
 
+pytestmark = pytest.mark.brief
+
 COUNTER = Spec("counter-v0", (2,), num_actions=4)
 
 

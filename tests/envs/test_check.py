@@ -17,6 +17,8 @@ from mxnb.doctor import envs as check_envs
 from mxnb.envs.api import Env, Spec
 from mxnb.envs.check import Report, check
 
+pytestmark = pytest.mark.brief
+
 
 def test_right_environments_pass() -> None:
     for env in (WALK, driven(), timed(5), masked()):

@@ -26,6 +26,8 @@ from reference import (
 
 from mxnb.envs.hackmatrix import layouts, make_state
 
+pytestmark = pytest.mark.brief
+
 WAIT = ACTION["WAIT"]
 
 

@@ -30,6 +30,8 @@ from referee import broken, exit_distance, mask, moves_from, observation, reward
 
 from mxnb.envs.hackmatrix import hackmatrix, make_state
 
+pytestmark = pytest.mark.brief
+
 LIMIT = 300  # steps of a game
 ILLEGAL = (-1, 28, 1000)
 DIGESTS = (
