@@ -337,7 +337,7 @@ def pictures(side: tuple[int, int]) -> Env:
     return Env(spec, lambda key: (look(jnp.int32(0)), jnp.int32(0)), step)
 
 
-@pytest.mark.parametrize(("side", "layers"), [((9, 9), 1), ((20, 15), 2)])
+@pytest.mark.parametrize(("side", "layers"), [pytest.param((9, 9), 1, marks=pytest.mark.slow), ((20, 15), 2)])
 def test_pictures(side: tuple[int, int], layers: int) -> None:
     """Stored as they are, seen by convolutions, painted back at their size, odd or even, and judged in 0 to 1."""
     env = pictures(side)

@@ -19,6 +19,9 @@ from mxnb.envs.check import Report, check
 
 pytestmark = pytest.mark.brief
 
+LARGE = [env_id for env_id in ENV_IDS if "craftax" in env_id or "hackmatrix" in env_id]
+SMALL = [env_id for env_id in ENV_IDS if env_id not in LARGE]
+
 
 def test_right_environments_pass() -> None:
     for env in (WALK, driven(), timed(5), masked()):
@@ -150,15 +153,12 @@ def test_the_command_refuses_unknown_ids() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("env_id", [env_id for env_id in ENV_IDS if "craftax" in env_id])
-def test_every_craftax_holds_the_contract(env_id: str) -> None:
+@pytest.mark.parametrize("env_id", LARGE)
+def test_every_large_environment_holds_the_contract(env_id: str) -> None:
     from mxnb import make
 
     report: Report = check(make(env_id))
     assert report.ok, str(report)
-
-
-SMALL = [env_id for env_id in ENV_IDS if "craftax" not in env_id]
 
 
 @pytest.mark.parametrize("env_id", SMALL)

@@ -117,7 +117,7 @@ def test_death_limit_and_win_are_told_apart(worlds: Any) -> None:
     assert ending(dying.replace(boss_progress=whole(8))) == "cause/death"
 
 
-@pytest.mark.parametrize("is_classic", [True, False])
+@pytest.mark.parametrize("is_classic", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_pixels_show_the_state_rounded(is_classic: bool) -> None:
     from craftax.craftax.renderer import make_craftax_pixel_renderer as draw_full
     from craftax.craftax_classic.renderer import make_craftax_pixel_renderer as draw_classic

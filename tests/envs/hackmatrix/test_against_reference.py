@@ -26,8 +26,6 @@ from reference import (
 
 from mxnb.envs.hackmatrix import layouts, make_state
 
-pytestmark = pytest.mark.brief
-
 WAIT = ACTION["WAIT"]
 
 

@@ -15,8 +15,6 @@ from games import ACTION, BOARDS, boards, steps, take
 from referee import CREDITS, ENERGY, mask
 from reference import CELLS, DAEMON, FULL_HP, GLITCH, VIRUS, across, board_of, neighbours, places, siphon_quality
 
-pytestmark = pytest.mark.brief
-
 CONTENT = ("block_type", "block_points", "block_program", "block_spawn_count")
 RANDOM = {"PUSH", "PULL", "WARP", "POLY", "WAIT", "UNDO"}  # chance, or in another test
 TABLES = {"enemies", "enemy_mask", "transmissions", "trans_mask"}

@@ -17,8 +17,6 @@ from reference import CELLS, CORNERS, FULL_HP, board_of, in_line_of_fire, valid_
 
 from mxnb.envs.hackmatrix import make_state
 
-pytestmark = pytest.mark.brief
-
 BATCHES = 16
 SIPHON, POLY, WARP, WAIT, RIGHT = ACTION["siphon"], ACTION["POLY"], ACTION["WARP"], ACTION["WAIT"], ACTION["right"]
 DATA_9 = {"row": 4, "col": 3, "kind": 1, "points": 9, "spawn_count": 9}

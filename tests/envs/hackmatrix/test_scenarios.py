@@ -15,8 +15,6 @@ import pytest
 from mxnb.envs.hackmatrix import action_mask, exit_distance, hackmatrix, make_state, observe, siphon_quality
 from mxnb.envs.hackmatrix.tables import COMPONENTS
 
-pytestmark = pytest.mark.brief
-
 SCENARIOS = json.loads((Path(__file__).parents[2] / "golden" / "hackmatrix_scenarios.json").read_text())
 GROUPS = sorted({scenario["group"] for scenario in SCENARIOS})
 SEEDS = (0, 1, 2)

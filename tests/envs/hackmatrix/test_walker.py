@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import jax
 import numpy as np
-import pytest
 
 from mxnb.envs.hackmatrix import action_mask, exit_distance, flatten, hackmatrix, make_state, observe, walk
 from mxnb.evaluate import evaluate, rule_policy
-
-pytestmark = pytest.mark.brief
 
 
 def chosen(**board: object) -> int:
