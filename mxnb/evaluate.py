@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mxnb.envs.api import TICK_INFO, Env, Spec, finite_bounds
+from mxnb.envs.api import NUMBERS, TICK_INFO, Env, Spec, finite_bounds
 from mxnb.envs.vector import make_worlds
 from mxnb.kernels.lives import mean_life, median_life, renewal_gain, reward_rate, survival_curve
 
@@ -61,7 +61,7 @@ class Episodes:
         in percent (Hafner 2021, arXiv:2109.06780, section 3.2). Achievements are the rates without a "/" in their
         name; where there are fewer than two there is no score.
         """
-        counted = {k: v for k, v in self.info.items() if k not in TICK_INFO}
+        counted = {k: v for k, v in self.info.items() if k not in (*TICK_INFO, *NUMBERS)}
         rates = {k: _wilson(v) for k, v in counted.items() if np.isin(v, (0.0, 1.0)).all()}
         shares = [rate["mean"] for name, rate in rates.items() if "/" not in name]
         found: dict[str, Any] = {

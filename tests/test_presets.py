@@ -171,3 +171,9 @@ def test_a_recipe_builds_its_agent() -> None:
         config_class, _ = AGENTS[agent]()
         made, env = build(make_config(config_class, preset="smoke", env_id=env_id))
         assert made.spec.id == env.spec.id == env_id
+
+
+def test_health_lost_and_won_back_pays_nothing() -> None:
+    """Opposite parts of the reward have one weight: otherwise an agent is paid for being hit and healed."""
+    weights = RECIPES[("ppo", "hackmatrix-v1")][0]["reward_scale"]
+    assert weights["damage_penalty"] == weights["hp_recovery"]

@@ -261,7 +261,8 @@ def _hackmatrix() -> Any:
     from mxnb.envs.hackmatrix import hackmatrix
 
     sizes = {"num_envs": 4, "total_timesteps": 4 * 16 * 120, "cell_dim": 4, "normalise_value": True}
-    return ppo(PPOConfig(**PPO_SIZES | sizes), hackmatrix())
+    recipe = {"reward_scale": {"damage_penalty": 0.5, "hp_recovery": 0.5}, "anneal_ent_coef": True}
+    return ppo(PPOConfig(**PPO_SIZES | sizes | recipe), hackmatrix())
 
 
 TRAINED: dict[str, Any] = {

@@ -58,6 +58,12 @@ class Spec:
         return tuple(dict.fromkeys((*self.info, *steps)))
 
 
+CAUSES = ("cause/alive", "cause/death", "cause/limit", "cause/win")
+"""Names of info of which one is 1 on every step: how the episode stands after it."""
+
+NUMBERS = ("stage", "highest_stage", "score", "life")
+"""Names of info that are no achievements, though such a number may be 0 or 1 by chance."""
+
 TICK_INFO = ("tick/alive", "tick/tau")
 """Names of info that tell of one step and not of an episode: whether its action counted, and the steps it took."""
 

@@ -16,10 +16,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from mxnb.envs.api import Env, Spec, strong
-
-CAUSES = ("cause/alive", "cause/death", "cause/limit", "cause/win")
-"""One of these is 1 on every step: how the episode stands after it."""
+from mxnb.envs.api import CAUSES, Env, Spec, strong
 
 
 class _Game(NamedTuple):

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from mxnb.envs.api import TICK_INFO, Env, Spec
-from mxnb.envs.craftax import CAUSES
+from mxnb.envs.api import CAUSES, TICK_INFO, Env, Spec
 
 CHAINS = ("explicit", "collapsed")
 REWARDS = ("alive", "native")
@@ -71,6 +70,7 @@ def survival(env: Env, r_reset: int = 50, *, chain: str = "explicit", reward: st
     def step(key: Any, state: SurvivalState, action: Any) -> tuple[Any, ...]:
         alive = state.left == 0
         obs, after, paid, terminated, truncated, info = env.step(key, state.env, action)
+        told = {name: jnp.where(alive, jnp.float32(info[name]), 0.0) for name in steps}
         info = {name: jnp.float32(info[name]) for name in inner.info} | _causes(inner, info, terminated, truncated)
         died = alive & (info["cause/death"] > 0)
         cut = alive & ((info["cause/limit"] > 0) | (info["cause/win"] > 0))
@@ -86,7 +86,7 @@ def survival(env: Env, r_reset: int = 50, *, chain: str = "explicit", reward: st
         paid = jnp.where(alive, 1.0 if reward == "alive" else jnp.float32(paid), 0.0)
         seen = look(jnp.where(alive & ~died, obs, zero), left)
         counted = dict(zip(("life", *TICK_INFO), map(jnp.float32, (life, alive, tau)), strict=True))
-        return seen, SurvivalState(chosen(after, state.env), left, life, info), paid, ends, cut, info | counted
+        return seen, SurvivalState(chosen(after, state.env), left, life, info), paid, ends, cut, told | info | counted
 
     def action_mask(state: SurvivalState) -> Any:
         mask = env.action_mask(state.env)
@@ -97,6 +97,7 @@ def survival(env: Env, r_reset: int = 50, *, chain: str = "explicit", reward: st
         return None if picture is None else jnp.where(state.left > 0, picture // 3, picture)
 
     names = tuple(dict.fromkeys((*inner.info, *CAUSES)))
+    steps = [name for name in inner.all_info if name not in inner.info]  # what tells of a step alone: 0 in an empty one
     spec = replace(
         inner,
         id=f"{PREFIX}{inner.id}",

@@ -87,6 +87,8 @@ def _few_ticks() -> Any:
 
 
 def _rates(source: Any, prefix: str, mend: str) -> dict[str, float]:
+    from mxnb.envs.api import NUMBERS
+
     if isinstance(source, Mapping):
         named = {str(name).removeprefix(prefix): float(rate) for name, rate in source.items()}
         rates = {name: rate for name, rate in named.items() if "/" not in name}
@@ -102,7 +104,7 @@ def _rates(source: Any, prefix: str, mend: str) -> dict[str, float]:
         # Other environments put scores and counts into stats/; only shares belong in this picture, and names
         # with a / are of another kind (cause/death).
         shares = {name: mean for name, mean in means.items() if mean is not None and -1e-6 <= mean <= 1 + 1e-6}
-        rates = {name: mean for name, mean in shares.items() if "/" not in name}
+        rates = {name: mean for name, mean in shares.items() if "/" not in name and name not in NUMBERS}
         where = str(run_path(source) / "metrics.jsonl")
     if not rates:
         raise ValueError(f"nothing to draw from {where}, where `{prefix}...` should be: {mend}.")

@@ -66,7 +66,11 @@ def achievements_over_time(run: Any, *, columns: int = _COLUMNS, x: str = "steps
 
 def _rates(rows: Sequence[dict[str, Any]], along: np.ndarray, columns: int) -> tuple[list[str], np.ndarray]:
     """Words for each achievement, the one most often reached last first, and its rate in each part of a run."""
-    names = sorted({k for row in rows for k in row if k.startswith("stats/") and "/" not in k.removeprefix("stats/")})
+    from mxnb.envs.api import NUMBERS
+
+    of = lambda key: key.removeprefix("stats/")
+    names = {k for row in rows for k in row if k.startswith("stats/") and "/" not in of(k) and of(k) not in NUMBERS}
+    names = sorted(names)
     if not names:
         return [], np.zeros((0, columns))
     part = np.clip(np.ceil(along / along[-1] * columns).astype(int) - 1, 0, columns - 1)  # a row's steps lie before it
@@ -75,7 +79,7 @@ def _rates(rows: Sequence[dict[str, Any]], along: np.ndarray, columns: int) -> t
     known = np.nan_to_num(rates)
     shares = (known.min(1) >= -1e-6) & (known.max(1) <= 1 + 1e-6)  # others count or measure: a life's length
     order = [i for i in np.lexsort((np.array(names), -known.sum(1), -known[:, -1])) if shares[i]]
-    return [names[i].removeprefix("stats/").replace("_", " ") for i in order], rates[order]
+    return [of(names[i]).replace("_", " ") for i in order], rates[order]
 
 
 def _brief(edge: float) -> str:

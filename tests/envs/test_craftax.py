@@ -20,7 +20,8 @@ from tiny import assert_same_bits
 
 from mxnb.build import make
 from mxnb.envs import craftax
-from mxnb.envs.craftax import CAUSES, load_textures
+from mxnb.envs.api import CAUSES
+from mxnb.envs.craftax import load_textures
 from mxnb.envs.vector import make_worlds
 
 N, STEPS = 16, 300

@@ -15,7 +15,8 @@ from craftax.craftax_classic import constants as classic
 from tiny import assert_same_bits
 
 from mxnb.build import make
-from mxnb.envs.craftax import CAUSES, craftax
+from mxnb.envs.api import CAUSES
+from mxnb.envs.craftax import craftax
 from mxnb.envs.vector import make_worlds
 from mxnb.kernels.packing import pack, unpack
 

@@ -14,7 +14,7 @@ import pytest
 from craftax.craftax_env import make_craftax_env_from_name
 
 from mxnb.build import make
-from mxnb.envs.craftax import CAUSES
+from mxnb.envs.api import CAUSES
 from mxnb.evaluate import evaluate, random_policy
 from mxnb.kernels.lives import renewal_gain
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -107,6 +108,15 @@ def test_a_death_that_costs_nothing() -> None:
 def test_the_native_reward() -> None:
     rows = play(survival(clock(), 2, reward="native"), [LIVE, DIE, LIVE, LIVE, LIVE])
     assert [row["paid"] for row in rows] == [11, 12, 0, 0, 11]
+
+
+def test_an_empty_step_tells_of_nothing() -> None:
+    """What an environment tells of a step alone is 0 in empty ones; what it tells at the end stays."""
+    base = clock()
+    step = lambda key, state, action: (*(out := base.step(key, state, action))[:5], out[5] | {"ticks": jnp.ones(())})
+    spec = replace(base.spec, step_means=(("train/ticks", "ticks"),), step_maxima=(("stats/latest", "minutes"),))
+    rows = play(survival(replace(base, spec=spec, step=step), 2), [LIVE, DIE, LIVE, LIVE, LIVE])
+    assert [row["ticks"] for row in rows] == [1, 1, 0, 0, 1] and [row["minutes"] for row in rows] == [1, 2, 2, 2, 1]
 
 
 def test_a_win_is_no_death() -> None:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mxnb.envs.api import Env, Spec
+from mxnb.envs.api import CAUSES, Env, Spec
 from mxnb.envs.hackmatrix import bits
 from mxnb.envs.hackmatrix.actions import act, action_mask
 from mxnb.envs.hackmatrix.enemies import phase
@@ -88,8 +88,8 @@ def hackmatrix(max_episode_steps: int = MAX_STEPS) -> Env:
 
     Observation: float32[1545] in 0 to 1 (`observe`), 28 actions of which about five are legal at a time, info of every
     step: the 15 parts of the reward by name, stage, score, hp, completed, died, won, invalid_action, dropped_spawns,
-    new_programs (below 0 where UNDO takes them back), and whether each stage was reached. An illegal action changes
-    nothing and costs the step penalty.
+    new_programs (below 0 where UNDO takes them back), how the episode stands (cause/alive, cause/death, cause/limit,
+    cause/win), and whether each stage was reached. An illegal action changes nothing and costs the step penalty.
 
     Raises ValueError for a negative limit. Source: the specification's sections 1 to 18.
     """
@@ -114,17 +114,19 @@ def hackmatrix(max_episode_steps: int = MAX_STEPS) -> Env:
         told = dict(zip(COMPONENTS, parts, strict=True)) | flags
         told |= {"stage": state.stage, "score": state.score, "hp": state.hp, "won": won, "invalid_action": ~legal}
         told |= {name: state.stage >= stage for stage, name in enumerate(REACHED, 2)}
-        info = {name: jnp.asarray(told[name], jnp.float32) for name in (*INFO, *REACHED)}
+        causes = (~(terminated | truncated), terminated & ~won, truncated, won)
+        told |= dict(zip(CAUSES, causes, strict=True))
+        info = {name: jnp.asarray(told[name], jnp.float32) for name in (*INFO, *CAUSES, *REACHED)}
         return flatten(observe(state)), state, parts.sum(), terminated, truncated, info
 
     from mxnb.envs.hackmatrix.render import render
 
     means = [(f"reward/{name}", name) for name in COMPONENTS]
-    means += [("stats/invalid_frac", "invalid_action"), ("stats/dropped_spawns", "dropped_spawns")]
-    means += [("stats/new_programs", "new_programs")]
+    means += [("train/invalid_frac", "invalid_action"), ("train/dropped_spawns", "dropped_spawns")]
+    means += [("train/new_programs", "new_programs")]
     spec = Spec(
         id="hackmatrix-v1", obs_shape=(OBS_SIZE,), num_actions=len(ACTIONS), action_names=ACTIONS,
-        max_steps=max_episode_steps, info=("stage", "score", "won", "died", *REACHED), step_means=tuple(means),
+        max_steps=max_episode_steps, info=("stage", "score", *CAUSES, *REACHED), step_means=tuple(means),
         board=(OBS_SIZE - CELLS * CHANNELS, SIZE, SIZE, CHANNELS), player=(0, 1),
         step_maxima=(("stats/highest_stage", "stage"),),
         action_groups=(("move_frac", ACTIONS[:4]), ("siphon_frac", ACTIONS[4:5]), ("program_frac", ACTIONS[5:])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -150,38 +151,44 @@ def make_state(
         "blocks": _rows("blocks", blocks, _BLOCK, problems),
         "resources": _rows("resources", resources, _RESOURCE, problems),
     }
-    owned = [int(index) for index in owned]
+    owned = list(owned)
+    (row, col), (exit_row, exit_col) = _pair("player", player, problems), _pair("exit", exit, problems)
     numbers = {
         "hp": (hp, 0, MAX_HP), "credits": (credits, 0, None), "energy": (energy, 0, None), "turn": (turn, 0, None),
         "data_siphons": (data_siphons, 0, None), "attack": (attack, 1, MAX_ATTACK), "score": (score, 0, None),
-        "stage": (stage, 1, STAGES + 1), "player's row": (player[0], 0, SIZE - 1), "exit's col": (exit[1], 0, SIZE - 1),
-        "player's col": (player[1], 0, SIZE - 1), "exit's row": (exit[0], 0, SIZE - 1),
+        "stage": (stage, 1, STAGES + 1), "player's row": (row, 0, SIZE - 1), "exit's col": (exit_col, 0, SIZE - 1),
+        "player's col": (col, 0, SIZE - 1), "exit's row": (exit_row, 0, SIZE - 1),
         **{f"owned {index}": (index, 0, len(PROGRAMS) - 1) for index in owned},
     }  # fmt: skip
     for name, (value, low, high) in numbers.items():
         _within(name, value, low, high, problems)
     if problems:
         raise ValueError("\n".join(problems))
-    grid = {name: np.zeros((SIZE, SIZE), bool if name in FLAGS else np.int32) for name in GRIDS}
-    for row in lists["blocks"]:
-        at = row["row"], row["col"]
-        grid["block_type"][at], grid["block_points"][at] = row["kind"], row["points"]
-        grid["block_program"][at], grid["block_spawn_count"][at] = row["program"], row["spawn_count"]
-        grid["siphoned"][at] = row["siphoned"]
-    for row in lists["resources"]:
-        at = row["row"], row["col"]
-        grid["res_credits"][at], grid["res_energy"][at], grid["data_siphon"][at] = (
-            row["credits"], row["energy"], row["data_siphon"])  # fmt: skip
     whole = lambda value: jnp.asarray(value, jnp.int32)
     foes, sent = _table(lists["enemies"], _ENEMY), _table(lists["transmissions"], _TRANSMISSION)
     return blank().replace(
-        row=whole(player[0]), col=whole(player[1]), hp=whole(hp), credits=whole(credits), energy=whole(energy),
+        row=whole(row), col=whole(col), hp=whole(hp), credits=whole(credits), energy=whole(energy),
         data_siphons=whole(data_siphons), attack_damage=whole(attack), score=whole(score), stage=whole(stage),
         turn=whole(turn), show_activated=jnp.asarray(bool(show)), scheduled_tasks_disabled=jnp.asarray(bool(calm)),
-        exit_row=whole(exit[0]), exit_col=whole(exit[1]), enemies=foes[0], enemy_mask=foes[1], transmissions=sent[0],
+        exit_row=whole(exit_row), exit_col=whole(exit_col), enemies=foes[0], enemy_mask=foes[1], transmissions=sent[0],
         trans_mask=sent[1], owned_programs=jnp.zeros(len(PROGRAMS), bool).at[np.array(owned, int)].set(True),
-        **{name: jnp.asarray(value) for name, value in grid.items()},
+        **_grids(lists["blocks"], lists["resources"]),
     )  # fmt: skip
+
+
+def _grids(blocks: list[dict[str, int]], resources: list[dict[str, int]]) -> dict[str, Any]:
+    """What lies in the cells."""
+    grid = {name: np.zeros((SIZE, SIZE), bool if name in FLAGS else np.int32) for name in GRIDS}
+    for block in blocks:
+        at = block["row"], block["col"]
+        grid["block_type"][at], grid["block_points"][at] = block["kind"], block["points"]
+        grid["block_program"][at], grid["block_spawn_count"][at] = block["program"], block["spawn_count"]
+        grid["siphoned"][at] = block["siphoned"]
+    for found in resources:
+        at = found["row"], found["col"]
+        for name, key in (("res_credits", "credits"), ("res_energy", "energy"), ("data_siphon", "data_siphon")):
+            grid[name][at] = found[key]
+    return {name: jnp.asarray(value) for name, value in grid.items()}
 
 
 def _rows(
@@ -196,6 +203,10 @@ def _rows(
         problems += [f"{called}: unknown {key}; there are {', '.join(keys)}" for key in sorted(unknown)]
         problems += [f"{called}: {key} is missing" for key in missing]
         if unknown or missing:
+            continue
+        wrong = [key for key in keys if _whole(entry.get(key, 0)) is None]
+        problems += [f"{called}: {key} is {entry[key]!r}; use a whole number" for key in wrong]
+        if wrong:
             continue
         row = {key: int(entry.get(key, 0)) for key in keys}
         most = {"row": SIZE - 1, "col": SIZE - 1, "type": 3, "kind": QUESTION, "program": len(PROGRAMS) - 1}
@@ -215,8 +226,28 @@ def _rows(
     return rows
 
 
-def _within(name: str, value: int, low: int, high: int | None, problems: list[str]) -> None:
-    if value < low or (high is not None and value > high):
+def _pair(name: str, place: Any, problems: list[str]) -> tuple[Any, Any]:
+    pair = tuple(place) if isinstance(place, Iterable) else ()
+    if len(pair) == 2:
+        return pair
+    problems.append(f"{name} is {place!r}; use a row and a column, such as (3, 3)")
+    return 0, 0
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number or a flag as an int; None for anything else, 2.7 and "a" among it."""
+    if isinstance(value, bool | np.bool_):
+        return int(value)
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def _within(name: str, value: Any, low: int, high: int | None, problems: list[str]) -> None:
+    if _whole(value) is None:
+        problems.append(f"{name} is {value!r}; use a whole number")
+    elif value < low or (high is not None and value > high):
         problems.append(
             f"{name} is {value}; use {low} to {high}" if high is not None else f"{name} is {value}; use {low} or more"
         )
