@@ -143,6 +143,7 @@ def test_a_choice_is_credited_beyond_the_horizon_of_a_dream() -> None:
     assert played(agent, env, policy) >= 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.learn
 def test_a_chance_is_expected_at_its_mean() -> None:
     """10 with chance 0.3 is 3, where a mean of logarithms would be about 1. Measured: 3.13."""
@@ -168,6 +169,7 @@ def test_a_time_limit_is_worth_its_future_and_a_death_nothing() -> None:
     assert 3.4 < v_end < 4.8
 
 
+@pytest.mark.slow
 @pytest.mark.learn
 def test_where_actions_do_not_matter_it_stays_curious() -> None:
     """Rewards are noise: its entropy stays above 80 % of ln 2 after 10,000 steps.

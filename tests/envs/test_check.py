@@ -19,7 +19,7 @@ from mxnb.envs.check import Report, check
 
 pytestmark = pytest.mark.brief
 
-LARGE = [env_id for env_id in ENV_IDS if "craftax" in env_id or "hackmatrix" in env_id]
+LARGE = [env_id for env_id in ENV_IDS if env_id.startswith(("craftax", "hackmatrix", "asterix", "freeway", "seaquest"))]
 SMALL = [env_id for env_id in ENV_IDS if env_id not in LARGE]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+import pytest
 
 from mxnb.envs.hackmatrix import action_mask, exit_distance, flatten, hackmatrix, make_state, observe, walk
 from mxnb.evaluate import evaluate, rule_policy
@@ -37,6 +38,7 @@ def test_every_step_is_one_nearer_where_nobody_bars_the_way() -> None:
             assert int(at(state)) == before - 1
 
 
+@pytest.mark.brief
 def test_how_far_that_leads() -> None:
     """Stage 2.75 on average over 512 games; random legal play ends on 1.16."""
     env = hackmatrix()
