@@ -402,6 +402,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
         mxnb.fit(dreamer(small(), timed(4, reward=float("nan"))), tmp_path)
 
 
+@pytest.mark.learn
 def test_a_probe_is_learned_from_a_stream() -> None:
     """The action that pays is found within 1,200 steps."""
     env = probes.action()

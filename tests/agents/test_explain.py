@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tiny import PPO_SIZES, masked
@@ -16,6 +17,8 @@ from tiny import PPO_SIZES, masked
 from mxnb.agents.explain import explain_update
 from mxnb.agents.ppo import PPOConfig, forward, parts, ppo
 from mxnb.kernels.losses import ppo_policy_loss
+
+pytestmark = pytest.mark.brief
 
 CONFIG = PPOConfig(**(PPO_SIZES | {"lr": 1e-2, "num_minibatches": 2})).resolve()
 

@@ -134,6 +134,7 @@ def test_an_untrained_model_knows_nothing_and_is_told_so() -> None:
     assert told.reward.shape == (200, 8) and told.reached.shape == (196, 8) and (told.value == 0).all()
 
 
+@pytest.mark.learn
 def test_a_trained_model_knows_a_counter() -> None:
     """obs and reward follow from the step alone: after 300 updates the rewards are foreseen and the end is known."""
     env = counter()

@@ -16,6 +16,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tiny import DREAMER_SIZES, PPO_SIZES, masked
 
+pytestmark = pytest.mark.brief
+
 GOLDEN = Path(__file__).parent.parent / "golden" / "first_update.json"
 SIZES = PPO_SIZES | {"lr": 1e-2}
 NAMES = ("ppo", "ppo_rnn", "average_reward", "dreamer")
@@ -29,7 +31,7 @@ def losses(agent_name: str) -> dict[str, float]:
     more = {"phase_steps": 5, "r_reset": 5} if agent_name == "average_reward" else {}
     env = survival(masked(), 5) if more else masked()
     agent = maker(config_class(**(DREAMER_SIZES if agent_name == "dreamer" else SIZES | more)), env)
-    metrics = jax.jit(agent.step)(agent.init(jax.random.key(0)))[1]
+    metrics = jax.jit(agent.step)(jax.jit(agent.init)(jax.random.key(0)))[1]
     return {k: float(m.total / m.count) for k, m in metrics.items() if k.startswith("train/") and hasattr(m, "total")}
 
 

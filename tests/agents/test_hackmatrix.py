@@ -31,7 +31,7 @@ def built() -> Any:
 def test_no_illegal_action_in_a_million_draws() -> None:
     """The masks of real play, and logits that would rather have what is illegal."""
     agent, step = built()
-    state, masks = agent.init(jax.random.key(1)), []
+    state, masks = jax.jit(agent.init)(jax.random.key(1)), []
     for _ in range(40):
         state, metrics = step(state)
         masks.append(state.envs.mask)
@@ -51,7 +51,7 @@ def test_no_illegal_action_in_a_million_draws() -> None:
 
 def test_an_updates_metrics_add_up() -> None:
     agent, step = built()
-    _, metrics = step(agent.init(jax.random.key(0)))
+    _, metrics = step(jax.jit(agent.init)(jax.random.key(0)))
     values = {k: float(m.value if isinstance(m, Max) else m.total / m.count) for k, m in metrics.items()}
     parts = [values[f"reward/{name}"] for name in COMPONENTS]
     assert np.isfinite(parts).all() and abs(sum(parts) - values["train/mean_reward"]) < 1e-5

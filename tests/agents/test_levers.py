@@ -51,8 +51,9 @@ def close(a: Any, b: Any, atol: float) -> None:
         np.testing.assert_allclose(x, y, atol=atol, err_msg=jax.tree_util.keystr(path))
 
 
-LEVERS = [("ppo", {"num_microbatches": 4}), ("ppo_rnn", {"num_microbatches": 4}), ("ppo_rnn", {"remat": True})]
+LEVERS = [("ppo", {"num_microbatches": 4}), ("ppo_rnn", {"remat": True})]
 LEVERS += [("average_reward", {"num_microbatches": 8, "remat": True})]
+LEVERS += [pytest.param("ppo_rnn", {"num_microbatches": 4}, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize(("name", "lever"), LEVERS)
@@ -146,6 +147,7 @@ def test_a_world_model_computed_again_learns_the_same() -> None:
     assert_same_bits(plain.envs.vec.obs, other.envs.vec.obs)
 
 
+@pytest.mark.slow
 def test_dreamer_saves_by_computing_again_and_by_fewer_starts() -> None:
     sizes = {"deter": 128, "num_steps": 32, "batch_size": 8, "starts": 128, "replay_size": 4 * 256, "prefill": 128}
     sizes |= {"total_timesteps": 128 + 4 * 40}
@@ -154,7 +156,7 @@ def test_dreamer_saves_by_computing_again_and_by_fewer_starts() -> None:
     assert measure(dreaming(**sizes | {"starts": 16})).work < 0.9 * whole
 
 
-@pytest.mark.parametrize(("name", "lever"), [*LEVERS[:3], ("ppo", "donate"), ("ppo", "packed")])
+@pytest.mark.parametrize(("name", "lever"), [*LEVERS[:2], LEVERS[3], ("ppo", "donate"), ("ppo", "packed")])
 def test_each_lever_saves_memory(name: str, lever: Any) -> None:
     """At sizes where activations, rollouts or the state weigh something."""
     big = {"num_envs": 64, "num_steps": 64, "hidden_dim": 128, "total_timesteps": 64 * 64, "num_minibatches": 1}

@@ -141,6 +141,7 @@ def lambda_network() -> Any:
     return Echo()
 
 
+@pytest.mark.learn
 def test_values_of_large_rewards_are_learned_with_normalised_targets() -> None:
     """Reward 500 for ever at discount 0.9: V = 5,000, out of reach for a plain critic at this step size."""
 
