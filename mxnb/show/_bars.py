@@ -87,7 +87,7 @@ def _few_ticks() -> Any:
 
 
 def _rates(source: Any, prefix: str, mend: str) -> dict[str, float]:
-    from mxnb.envs.api import NUMBERS
+    from mxnb.evaluate import NUMBERS
 
     if isinstance(source, Mapping):
         named = {str(name).removeprefix(prefix): float(rate) for name, rate in source.items()}

@@ -151,7 +151,7 @@ def events(recording: Any) -> list[tuple[int, str]]:
 
 def achieved(recording: Any) -> dict[str, int | None]:
     """Achievement -> the step whose action earned it, None where it was not. They are the infos that are 0 or 1."""
-    from mxnb.envs.api import NUMBERS
+    from mxnb.evaluate import NUMBERS
 
     flags = {k: np.asarray(v) for k, v in recording.infos.items() if "/" not in k and k not in NUMBERS}
     flags = {k: v for k, v in flags.items() if len(v) and np.isin(v, (0.0, 1.0)).all()}

@@ -66,7 +66,7 @@ def achievements_over_time(run: Any, *, columns: int = _COLUMNS, x: str = "steps
 
 def _rates(rows: Sequence[dict[str, Any]], along: np.ndarray, columns: int) -> tuple[list[str], np.ndarray]:
     """Words for each achievement, the one most often reached last first, and its rate in each part of a run."""
-    from mxnb.envs.api import NUMBERS
+    from mxnb.evaluate import NUMBERS
 
     of = lambda key: key.removeprefix("stats/")
     names = {k for row in rows for k in row if k.startswith("stats/") and "/" not in of(k) and of(k) not in NUMBERS}
