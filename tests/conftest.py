@@ -32,10 +32,12 @@ def key() -> Any:
 
 @pytest.fixture(autouse=True)
 def _compiled_quickly(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compiles the programs of tests marked "brief" in about half the time; tests that learn want fast programs."""
+    """Compiles the programs of tests marked "brief" in about half the time, here and in the processes that they start;
+    tests that learn want fast programs."""
     quickly = "brief" in request.keywords and "learn" not in request.keywords
     if quickly:
         jax.config.update("jax_disable_most_optimizations", True)
+        request.getfixturevalue("monkeypatch").setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     yield
     if quickly:
         jax.config.update("jax_disable_most_optimizations", False)

@@ -11,6 +11,8 @@ from tiny import TRAINED
 
 from mxnb.run.checkpoint import kept_updates, steps_folder
 
+pytestmark = pytest.mark.brief
+
 STOPS = dict.fromkeys(TRAINED, (20, 40, 60, 80, 100)) | {"craftax": (2,), "hackmatrix": (60,)}
 """Agent -> updates to go on from; one where compiling takes long."""
 
