@@ -21,7 +21,7 @@ def start(agent: str, *run_dirs: Path, save_updates: int = 1, **options: int) ->
     """A process that trains `agent` in each folder."""
     words = [sys.executable, str(HERE / "child.py"), agent, *map(str, run_dirs), "--save-updates", str(save_updates)]
     words += [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRON)
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | ENVIRON)
 
 
 def finish(agent: str, *run_dirs: Path, **options: int) -> list[tuple[int, str]]:
