@@ -10,7 +10,7 @@ python benchmarks/learning.py dreamer    Dreamer x seeds {0, 1, 2}, 10,000 steps
                                          world model on episodes that it never saw; about 6 minutes
 python benchmarks/learning.py hackmatrix the recipe of mxnb/recipes.py and what else was tried for it x seeds {0, 1},
                                          4,000,000 steps: the stage that 512 episodes reach, siphons and programs in
-                                         the last tenth of training; about an hour and a half
+                                         the last tenth of training; 20 runs, an hour and a half by estimate
 
 Each writes benchmarks/results/. The runs live under papermill_runs/local/learning, in a folder for each
 commit, so they can be stopped and started again, and results of two versions never mix."""
