@@ -32,7 +32,7 @@ def key() -> Any:
 
 @pytest.fixture(autouse=True)
 def _compiled_quickly(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compiles the programs of tests marked "brief" in about two thirds of the time, here and in the processes that they start;
+    """Compiles what tests marked "brief" run in two thirds of the time, here and in processes that they start;
     tests that learn want fast programs."""
     quickly = "brief" in request.keywords and "learn" not in request.keywords
     if quickly:
