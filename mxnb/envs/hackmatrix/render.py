@@ -15,7 +15,6 @@ from mxnb.envs.hackmatrix.tables import (
     CREDITS,
     CRYPTOG,
     DATA,
-    DISABLED,
     E_COL,
     E_ROW,
     ENEMY_HP,
@@ -38,9 +37,14 @@ _FINE = 2  # drawn so much larger, then made smaller, so that edges are smooth
 _EDGE, _PANEL = 8, 232
 _WIDTH, _HEIGHT = SIZE * CELL + 3 * _EDGE + _PANEL, SIZE * CELL + 2 * _EDGE
 _NIGHT, _FLOOR, _WET, _LINE, _TEXT, _DIM = "#0d1117", "#1b222c", "#12343b", "#2d3846", "#e6edf3", "#7d8894"
-_LACK = "#3d4856"
+_LACK = "#5d6a79"
 _BLUE, _VIOLET, _GREY, _GREEN, _YELLOW, _CYAN = "#1f6feb", "#8957e5", "#586069", "#3fb950", "#e3b341", "#56d4dd"
 _FOES = ("#f85149", "#f0883e", "#db61a2", "#bc8cff")  # virus, daemon, glitch, cryptog
+_SHAPES = (
+    [(0, -15), (15, 11), (-15, 11)],
+    [(-13, -13), (13, -13), (13, 13), (-13, 13)],
+    [(-15, -9), (-5, -13), (3, -6), (14, -13), (10, 0), (15, 11), (4, 7), (-4, 13), (-8, 5), (-15, 8)],
+)  # virus, daemon, glitch
 
 Draw = ImageDraw.ImageDraw
 
@@ -73,17 +77,20 @@ def _polygon(draw: Draw, points: list[tuple[float, float]], fill: str | None, li
 def render(state: State) -> np.ndarray:
     """uint8[304, 544, 3]: the board, row 0 at the bottom, and a panel.
 
-    Blocks show data points (blue), a program's name (violet) or ? (grey), dimmer once siphoned, with the number of
-    transmissions that they would release. Enemies: virus a triangle, daemon a square, glitch a zigzag, cryptog an eye,
-    hollow where the agent does not see it; dots are their HP, z means stunned. A ring with a number is a transmission.
+    Blocks show data points (blue), a program's name (violet) or ? (grey), hollow once siphoned, below them the number
+    of transmissions that they would release, or the resource that a siphon laid bare. Enemies: virus a triangle, daemon
+    a square, glitch a zigzag, cryptog an eye, hollow where the agent does not see it; dots are their HP, z means
+    stunned, and on a block they are small. A ring with a number is a transmission. In the panel a dot marks the
+    programs that are owned; those that can be cast now are bright.
     """
     now = jax.tree.map(np.asarray, state)
     legal = np.asarray(_legal(state))
     image = Image.new("RGB", (_WIDTH * _FINE, _HEIGHT * _FINE), _NIGHT)
     draw = ImageDraw.Draw(image)
+    crowded = {(int(foe[E_ROW]), int(foe[E_COL])) for foe in now.enemies[now.enemy_mask]}
     for row in range(SIZE):
         for col in range(SIZE):
-            _floor(draw, now, row, col)
+            _floor(draw, now, row, col, (row, col) in crowded)
     for slot in np.flatnonzero(now.trans_mask):
         line = now.transmissions[slot]
         x, y = _corner(line[T_ROW], line[T_COL])
@@ -106,8 +113,8 @@ def _corner(row: Any, col: Any) -> tuple[float, float]:
     return _EDGE + CELL * int(col), _EDGE + CELL * (SIZE - 1 - int(row))
 
 
-def _floor(draw: Draw, now: Any, row: int, col: int) -> None:
-    """A cell without who is on it."""
+def _floor(draw: Draw, now: Any, row: int, col: int, crowded: bool) -> None:
+    """A cell without who is on it; where it is `crowded`, its words leave room below."""
     x, y = _corner(row, col)
     siphoned, kind = bool(now.siphoned[row, col]), int(now.block_type[row, col])
     draw.rectangle(
@@ -122,18 +129,21 @@ def _floor(draw: Draw, now: Any, row: int, col: int) -> None:
     if kind:
         colour = _BLUE if kind == DATA else _VIOLET if kind == PROGRAM else _GREY
         _box(draw, x + 4, y + 4, CELL - 8, CELL - 8, None if siphoned else colour, colour)
-        words = str(now.block_points[row, col]) if kind == DATA else "?"
         name = PROGRAMS[int(now.block_program[row, col])]
-        if kind == PROGRAM:
-            _text(draw, x + 24, y + 21, name, 10 if len(name) > 4 else 12)
+        words = name if kind == PROGRAM else str(now.block_points[row, col]) if kind == DATA else "?"
+        size = 10 if len(words) > 4 else 12
+        if crowded:
+            _text(draw, x + 24, y + 11, words, size)
         else:
-            _text(draw, x + 24, y + 21, words, 20)
+            _text(draw, x + 24, y + 20, words, size if kind == PROGRAM else 20)
         if not siphoned and kind in (DATA, PROGRAM):
-            _text(draw, x + 24, y + 37, f"+{now.block_spawn_count[row, col]}", 9)
-        return
-    for grid, colour, at, word in ((now.res_credits, _YELLOW, 13, "c"), (now.res_energy, _GREEN, 35, "e")):
+            at = (x + 12, y + 27) if crowded else (x + 24, y + 36)
+            _text(draw, *at, f"+{now.block_spawn_count[row, col]}", 11)
+    if kind and not siphoned:
+        return  # what lies under it shows once it is siphoned
+    for grid, colour, at, word in ((now.res_credits, _YELLOW, 14, "c"), (now.res_energy, _GREEN, 34, "e")):
         if grid[row, col]:
-            _text(draw, x + at, y + 40, f"{grid[row, col]}{word}", 12, colour)
+            _text(draw, x + at, y + (36 if kind else 40), f"{grid[row, col]}{word}", 10 if kind else 12, colour)
     if now.data_siphon[row, col]:
         middle = x + 24, y + 24
         _polygon(draw, [(middle[0], middle[1] - 9), (middle[0] + 9, middle[1]), (middle[0], middle[1] + 9),
@@ -142,27 +152,28 @@ def _floor(draw: Draw, now: Any, row: int, col: int) -> None:
 
 def _enemy(draw: Draw, now: Any, foe: Any) -> None:
     kind, (x, y) = int(foe[TYPE]), _corner(foe[E_ROW], foe[E_COL])
-    x, y, colour = x + 24, y + 21, _FOES[kind]
+    on_block = bool(now.block_type[foe[E_ROW], foe[E_COL]])
+    x, y, size, colour = (
+        x + (28 if on_block else 24),
+        y + (27 if on_block else 21),
+        0.6 if on_block else 1.0,
+        _FOES[kind],
+    )
     seen = kind != CRYPTOG or now.show_activated or foe[E_ROW] == now.row or foe[E_COL] == now.col
-    if kind == 0:
-        _polygon(draw, [(x, y - 15), (x + 15, y + 11), (x - 15, y + 11)], colour, _NIGHT)
-    elif kind == 1:
-        _box(draw, x - 13, y - 13, 26, 26, colour, _NIGHT)
-    elif kind == 2:
-        points = [(-15, -9), (-5, -13), (3, -6), (14, -13), (10, 0), (15, 11), (4, 7), (-4, 13), (-8, 5), (-15, 8)]
-        _polygon(draw, [(x + a, y + b) for a, b in points], colour, _NIGHT)
+    if kind < CRYPTOG:
+        _polygon(draw, [(x + size * a, y + size * b) for a, b in _SHAPES[kind]], colour, _NIGHT)
     else:
-        _disc(draw, x, y, 14, colour if seen else None, colour)
-        _disc(draw, x, y, 5, _NIGHT if seen else None, _NIGHT if seen else colour)
-    if foe[STUNNED] or foe[DISABLED]:
+        _disc(draw, x, y, 14 * size, colour if seen else None, colour)
+        _disc(draw, x, y, 5 * size, _NIGHT if seen else None, _NIGHT if seen else colour)
+    if foe[STUNNED]:
         _text(draw, x, y - 1, "z", 15, _NIGHT if seen else colour)
     for i in range(int(ENEMY_HP[kind])):
         left = x + 8 * (i - (ENEMY_HP[kind] - 1) / 2)
-        _disc(draw, left, y + 20, 3, colour if i < foe[HP] else _NIGHT, colour)
+        _disc(draw, left, y + (13 if on_block else 20), 3, colour if i < foe[HP] else _NIGHT, colour)
 
 
 def _panel(draw: Draw, now: Any, legal: np.ndarray) -> None:
-    """The player's numbers, and the programs: bright can be cast now, dim is owned, missing ones are dots."""
+    """The player's numbers, and the programs: a dot where owned, bright where they can be cast now."""
     x, y = SIZE * CELL + 2 * _EDGE, _EDGE + 8
     stage = "won" if now.stage > STAGES else f"stage {int(now.stage)} of {STAGES}"
     _text(draw, x, y, stage, 15, anchor="lm")
@@ -181,5 +192,7 @@ def _panel(draw: Draw, now: Any, legal: np.ndarray) -> None:
         left, top = x + (index // 12) * 116, y + 84 + 17 * (index % 12)
         owned, castable = bool(now.owned_programs[index]), bool(legal[5 + index])
         colour = _TEXT if castable else _DIM if owned else _LACK
-        _text(draw, left, top, name, 12, colour, "lm")
-        _text(draw, left + 100, top, f"{CREDITS[index]}c {ENERGY[index]}e", 10, colour, "rm")
+        if owned:
+            _disc(draw, left + 3, top, 3, _CYAN if castable else _DIM)
+        _text(draw, left + 10, top, name, 12, colour, "lm")
+        _text(draw, left + 104, top, f"{CREDITS[index]}c {ENERGY[index]}e", 10, colour, "rm")

@@ -1,0 +1,124 @@
+"""The board's picture: whatever a player must know changes it, and nothing that is hidden does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mxnb.envs.hackmatrix import make_state, render
+
+CELL, EDGE = 48, 8
+DATA, PROGRAM, QUESTION = 1, 2, 3
+VIRUS, GLITCH, CRYPTOG = 0, 2, 3
+
+
+def board(**changes):
+    """A player in the middle of an empty board."""
+    return make_state(**{"player": (3, 2), **changes})
+
+
+def block(**changes):
+    return {"row": 1, "col": 4, "kind": DATA, "points": 3, "spawn_count": 3, **changes}
+
+
+def foe(**changes):
+    return {"type": VIRUS, "row": 1, "col": 4, "hp": 2, **changes}
+
+
+def cell(picture, row, col):
+    """The pixels of a cell without its lines."""
+    y, x = EDGE + CELL * (5 - row), EDGE + CELL * col
+    return picture[y + 2 : y + CELL - 2, x + 2 : x + CELL - 2].astype(int)
+
+
+ON_THE_CELL = {
+    "nothing": {},
+    "data": {"blocks": [block()]},
+    "other points": {"blocks": [block(points=4)]},
+    "another price": {"blocks": [block(spawn_count=2)]},
+    "a program": {"blocks": [block(kind=PROGRAM, points=0, program=18)]},
+    "another program": {"blocks": [block(kind=PROGRAM, points=0, program=7)]},
+    "a question": {"blocks": [block(kind=QUESTION)]},
+    "siphoned data": {"blocks": [block(siphoned=1)]},
+    "a glitch on data": {"blocks": [block()], "enemies": [foe(type=GLITCH)]},
+    "a glitch on other points": {"blocks": [block(points=4)], "enemies": [foe(type=GLITCH)]},
+    "a glitch on another price": {"blocks": [block(spawn_count=2)], "enemies": [foe(type=GLITCH)]},
+    "a glitch on a program": {"blocks": [block(kind=PROGRAM, points=0, program=18)], "enemies": [foe(type=GLITCH)]},
+    "credits laid bare": {
+        "blocks": [block(siphoned=1)], "resources": [{"row": 1, "col": 4, "credits": 2}],
+    },
+    "credits": {"resources": [{"row": 1, "col": 4, "credits": 2}]},
+    "more credits": {"resources": [{"row": 1, "col": 4, "credits": 3}]},
+    "energy": {"resources": [{"row": 1, "col": 4, "energy": 2}]},
+    "a data siphon": {"resources": [{"row": 1, "col": 4, "data_siphon": 1}]},
+    "the exit": {"exit": (1, 4)},
+    "a virus": {"enemies": [foe()]},
+    "a hurt virus": {"enemies": [foe(hp=1)]},
+    "a stunned virus": {"enemies": [foe(stunned=1)]},
+    "a daemon": {"enemies": [foe(type=1)]},
+    "a glitch": {"enemies": [foe(type=GLITCH)]},
+    "a hidden cryptog": {"enemies": [foe(type=CRYPTOG)]},
+    "a shown cryptog": {"enemies": [foe(type=CRYPTOG)], "show": True},
+    "a transmission": {"transmissions": [{"row": 1, "col": 4, "timer": 1, "type": VIRUS}]},
+    "a later one": {"transmissions": [{"row": 1, "col": 4, "timer": 4, "type": VIRUS}]},
+    "the player": {"player": (1, 4)},
+}  # fmt: skip
+
+
+def test_every_thing_on_a_cell_has_its_own_picture():
+    seen = {name: cell(render(board(**changes)), 1, 4) for name, changes in ON_THE_CELL.items()}
+    names = list(seen)
+    for i, name in enumerate(names):
+        for other in names[:i]:
+            changed = (np.abs(seen[name] - seen[other]).max(-1) > 60).sum()
+            assert changed >= 6, f"{name} looks like {other}: {changed} pixels differ"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"blocks": [block()]}, {"blocks": [block()], "resources": [{"row": 1, "col": 4, "credits": 3}]}),
+        ({"blocks": [block(kind=QUESTION)]}, {"blocks": [block(kind=QUESTION, points=9, spawn_count=9)]}),
+        ({"blocks": [block(kind=QUESTION)]}, {"blocks": [block(kind=QUESTION, points=0, program=5)]}),
+        (
+            {"transmissions": [{"row": 1, "col": 4, "timer": 1, "type": 0}]},
+            {"transmissions": [{"row": 1, "col": 4, "timer": 1, "type": 1}]},
+        ),
+    ],
+    ids=("what lies under a block", "a question's points", "a question's kind", "a transmission's type"),
+)
+def test_what_is_hidden_is_not_drawn(one, other):
+    np.testing.assert_array_equal(render(board(**one)), render(board(**other)))
+
+
+PANEL = {
+    "hp": {"hp": 2},
+    "credits": {"credits": 4},
+    "energy": {"energy": 4},
+    "siphons": {"data_siphons": 2},
+    "attack": {"attack": 2},
+    "score": {"score": 7},
+    "stage": {"stage": 4},
+    "turn": {"turn": 3},
+    "calm": {"calm": True},
+    "a program": {"owned": [0]},
+    "a program that can be cast": {"owned": [5], "energy": 1},
+    "one that cannot": {"owned": [5]},
+}
+
+
+def test_every_number_of_the_player_has_its_own_panel():
+    pictures = {"a new game": render(board())} | {name: render(board(**changes)) for name, changes in PANEL.items()}
+    panels = {name: picture[:, 6 * CELL + 2 * EDGE :].astype(int) for name, picture in pictures.items()}
+    names = list(panels)
+    for i, name in enumerate(names):
+        for other in names[:i]:
+            assert (np.abs(panels[name] - panels[other]).max(-1) > 40).sum() >= 4, f"{name} looks like {other}"
+
+
+def test_the_picture_is_as_large_as_is_promised_and_has_row_0_at_the_bottom():
+    picture = render(board())
+    assert (picture.shape, picture.dtype) == ((304, 544, 3), np.uint8)
+    moved = render(board(player=(0, 0)))
+    rows, cols = np.nonzero((picture != moved).any(-1))
+    assert rows.max() > EDGE + 5 * CELL and cols.min() < EDGE + CELL
