@@ -116,7 +116,8 @@ first
 #   *glitch* (walks through walls) and the *cryptog* (seen only in line with you).
 # - Walking towards an enemy in your row or column with nothing between is an **attack**. Theirs, from the cell beside you,
 #   costs one health point.
-# - Every few turns a **scheduled task** brings one more enemy, so waiting does not help.
+# - Who survives your hit is **stunned** and misses its next turn: one enemy alone can be fought without losing health.
+# - Every few turns a **scheduled task** brings one more enemy, so waiting does not help. After 1,000 steps the game is cut off.
 #
 # A **siphon** drains the cross of five cells around you. Below, the same player siphons: two points, the program RESET, five
 # credits and energy, and four *transmissions* that turn into enemies in the next turn. Was it worth it? That is the game.
@@ -136,6 +137,39 @@ for action in ("siphon", "down"):
 siphoned = mxnb.show.pictures(boards, words, columns=1)
 mxnb.show.save(siphoned, p.run_dir / "figures" / "siphon.png")
 siphoned
+
+# %% [markdown]
+# ## The 23 programs
+#
+# A program that was siphoned is kept for the whole game, and costs credits (c) and energy (e) each time. A move, a siphon or
+# WAIT ends the turn and the enemies act; **every other program is free**: cast as many as you can pay, then move. "+" is how
+# many enemies its block releases.
+#
+# | program | price | + | what it does |
+# |---|---|---|---|
+# | PUSH | 2e | 4 | enemies take a step away from you |
+# | PULL | 2e | 4 | enemies take a step towards you |
+# | CRASH | 3c 2e | 6 | clears the eight cells around you: enemies, transmissions, blocks |
+# | WARP | 2c 2e | 5 | jump onto a random enemy or transmission and destroy it |
+# | POLY | 1c 1e | 3 | every enemy changes its type |
+# | WAIT | 1e | 1 | the turn ends |
+# | DEBUG | 3c | 4 | hits enemies that stand on blocks |
+# | ROW | 3c 1e | 2 | hits every enemy in your row |
+# | COL | 3c 1e | 2 | hits every enemy in your column |
+# | UNDO | 1c | 3 | back to before your last turn, and its reward is taken back |
+# | STEP | 3e | 4 | the enemies miss the next turn |
+# | SIPH+ | 5c | 7 | one more data siphon |
+# | EXCH | 4c | 3 | 4 energy |
+# | SHOW | 2c | 2 | cryptogs are seen for this stage |
+# | RESET | 4e | 2 | full health |
+# | CALM | 2c 4e | 6 | no scheduled tasks on this stage |
+# | D_BOM | 3c | 4 | kills the nearest daemon, and hits those around it |
+# | DELAY | 1c 2e | 4 | transmissions hatch three turns later |
+# | ANTI-V | 3c | 4 | hits all viruses |
+# | SCORE | 5e | 5 | points: 8 less the stage |
+# | REDUC | 2c 1e | 3 | every block left releases one enemy fewer |
+# | ATK+ | 4c 4e | 8 | your attacks take one health point more, twice a stage at most |
+# | HACK | 2c 2e | 4 | hits enemies on siphoned cells, and removes siphoned blocks |
 
 # %% [markdown]
 # ## Masks on the board
