@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from mxnb.agents.api import Max
 from mxnb.agents.ppo import PPOConfig, ppo
-from mxnb.build import make
+from mxnb.build import AGENTS, build, make
 from mxnb.envs.hackmatrix.tables import COMPONENTS
 from mxnb.kernels.masked import sample_masked
 
@@ -61,3 +62,22 @@ def test_an_updates_metrics_add_up() -> None:
     single = [values[f"actions/{name}"] for name in agent.spec.action_names]
     assert abs(sum(single[:4]) - groups[0]) < 1e-6 and abs(sum(single[5:]) - groups[2]) < 1e-6
     assert values["train/invalid_frac"] == 0 and isinstance(metrics["stats/highest_stage"], Max)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ppo_rnn", "average_reward"])
+def test_other_agents_read_the_board_too(name: str) -> None:
+    """One update with `cell_dim`: everything is finite, and the layer of the cells learns."""
+    config_class, _ = AGENTS[name]()
+    agent, _ = build(config_class(**SIZES, cell_dim=4))
+    state = jax.jit(agent.init)(jax.random.key(0))
+    after, metrics = jax.jit(agent.step)(state)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(metrics))
+    cells = [
+        (old, new)
+        for (path, old), new in zip(
+            jax.tree_util.tree_leaves_with_path(state.policy), jax.tree.leaves(after.policy), strict=True
+        )
+        if "cell" in jax.tree_util.keystr(path) and "kernel" in jax.tree_util.keystr(path)
+    ]
+    assert cells and all((np.asarray(old) != np.asarray(new)).any() for old, new in cells)
