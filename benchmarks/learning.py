@@ -10,7 +10,7 @@ python benchmarks/learning.py dreamer    Dreamer x seeds {0, 1, 2}, 10,000 steps
                                          world model on episodes that it never saw; about 6 minutes
 python benchmarks/learning.py hackmatrix the recipe of mxnb/recipes.py and what else was tried for it x seeds {0, 1},
                                          4,000,000 steps: the stage that 512 episodes reach, siphons and programs in
-                                         the last tenth of training; 20 runs, an hour and a half by estimate
+                                         the last tenth of training; 24 runs, two hours by estimate
 
 Each writes benchmarks/results/. The runs live under papermill_runs/local/learning, in a folder for each
 commit, so they can be stopped and started again, and results of two versions never mix."""
@@ -43,8 +43,10 @@ TRIED = {
     "lambda 0.8": {"lambda_": 0.8},
     "values as they are": {"normalise_value": False},
     "4 epochs an update": {"update_epochs": 4},
+    "the score counted as paid": {"+": {"score_gain": 1.0}},
+    "nothing for new programs": {"+": {"new_programs": 0.0}},
     "1 for each new program": {"+": {"new_programs": 1.0}},
-    "2.5 for each new program": {"+": {"new_programs": 2.5}},
+    "4 for each new program": {"+": {"new_programs": 4.0}},
 }
 COEFS, SEEDS = (0.01, 0.03, 0.1), (0, 1, 2)
 

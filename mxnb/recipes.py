@@ -12,6 +12,8 @@ from typing import Any
 _HACKMATRIX = {
     "cell_dim": 16,
     "reward_scale": {
+        "score_gain": 0.0,
+        "new_programs": 2.0,
         "damage_penalty": 0.5,
         "hp_recovery": 0.5,
         "death_penalty": 0.25,

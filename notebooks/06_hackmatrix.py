@@ -249,7 +249,7 @@ for name, seen in played.items():
 #
 # ## The recipe
 #
-# The options that PPO needs here are printed above with the origin "recipe". They do five things.
+# The options that PPO needs here are printed above with the origin "recipe". They do six things.
 #
 # 1. **A network that sees a board.** The observation is one row of 1,545 numbers; a plain network must learn anew for each
 #    of 36 cells what an enemy next to it means. Here one small layer reads every cell in the same way, and the 25 cells
@@ -257,10 +257,14 @@ for name, seen in played.items():
 # 2. **Parts of the reward on one scale** (`reward_scale`). The −10 of a siphon's enemies and the 500 of a victory outweigh
 #    everything else that an episode pays, so they count for a small part in learning. Health lost and won counts half, both
 #    alike. The metrics, the curves and the evaluations below show what the game pays.
-# 3. **Entropy.** An entropy bonus of 0.1 is ten times the usual. It keeps the policy trying until it lives long enough to
+# 3. **What a siphon is for** (`score_gain` 0, `new_programs` 2). A block of nine points pays 4.5 at once and releases nine
+#    enemies; a program pays nothing at once and helps for the rest of the game. So an agent that learns from the score
+#    drains data and never finds out about programs. But points count only for who wins. Here learning leaves them
+#    out and is paid 2 for each new program instead, which UNDO takes back.
+# 4. **Entropy.** An entropy bonus of 0.1 is ten times the usual. It keeps the policy trying until it lives long enough to
 #    see what pays, and falls to 0 over the run.
-# 4. **A longer trace** (`lambda_` 0.95) and values on their own scale (`normalise_value`).
-# 5. **Two epochs** instead of four (`update_epochs`): half the work for each sample, so more of the game is seen in a minute.
+# 5. **A longer trace** (`lambda_` 0.95) and values on their own scale (`normalise_value`).
+# 6. **Two epochs** instead of four (`update_epochs`): half the work for each sample, so more of the game is seen in a minute.
 #
 # Why not simply clip the reward, as is often done? Because of UNDO. It takes back what the last turn paid, so that nobody
 # earns by doing and undoing. Clip rewards at −0.2 and +2, say, and a siphon that paid 2.5 pays 2, but its UNDO costs only
@@ -307,7 +311,8 @@ for run in runs:
     final = json.loads((run.run_dir / "result.json").read_text())
     mean, error = stage_of(seen)
     shares = {name: final["metrics"][f"actions/{name}_frac"] for name in ("siphon", "program")}
-    rows.append((run, mean, error, seen, shares, final["wall_seconds"] / 60))
+    cast = {name: final["metrics"][f"actions/{name}"] for name in env.spec.action_names[5:]}
+    rows.append((run, mean, error, seen, shares, final["wall_seconds"] / 60, cast))
     groups[f"seed {p.seed + len(rows) - 1}"] = seen.info["stage"]
 walked, margin = stage_of(played["walker"])
 print(f"{episodes} episodes each; ± is half a 95 % interval\n")
@@ -315,15 +320,23 @@ print("player          stage          return   siphons   programs   minutes")
 for name in ("random, legal", "walker"):
     mean, error = stage_of(played[name])
     print(f"{name:<14}  {mean:.2f} ± {error:.2f}    {played[name].returns.mean():+6.2f}")
-for number, (_, mean, error, seen, shares, minutes) in enumerate(rows, p.seed):
+for number, (_, mean, error, seen, shares, minutes, _) in enumerate(rows, p.seed):
     print(
         f"seed {number:<9}  {mean:.2f} ± {error:.2f}    {seen.returns.mean():+6.2f}   {100 * shares['siphon']:5.2f} %"
         f"   {100 * shares['program']:6.2f} %   {minutes:7.1f}"
     )
 above = sum(mean - error > walked + margin for _, mean, error, *_ in rows)
 print(f"\nabove the walker, intervals apart: {above} of {len(rows)} seeds")
-rare = [name for name in ("siphon", "program") if min(shares[name] for *_, shares, _ in rows) < 0.01]
+rare = [name for name in ("siphon", "program") if min(shares[name] for *_, shares, _, _ in rows) < 0.01]
 print("".join(f"{name}s are less than 1 % of the actions: what they buy is not learned here\n" for name in rare))
+
+# %% [markdown]
+# Which programs does it cast? Those whose blocks release few enemies are the ones that it can afford to get.
+
+# %%
+mean_cast = {name: 100 * np.mean([cast[name] for *_, cast in rows]) for name in env.spec.action_names[5:]}
+for name, share in sorted(mean_cast.items(), key=lambda item: -item[1])[:8]:
+    print(f"{name:<7} {share:5.2f} % of all actions")
 
 # %%
 histogram = mxnb.show.counts(groups, title="Where episodes ended", xlabel="stage (9: won)", ylabel="episodes (%)")
@@ -407,9 +420,9 @@ print("open", shown(mxnb.show.page(result, watched)))
 #
 # - `overrides = {"cell_dim": 0}`: the plain network, everything else the same.
 # - `overrides = {"reward_scale": {}}`: the game's own rewards. How long until the agent siphons?
+# - The recipe's weights with `"new_programs": 4.0`, or with `"score_gain": 1.0`: give all of them, since an override replaces
+#   the whole of `reward_scale`. How does the stage fare, and how the programs?
 # - `overrides = {"ent_coef": 0.01}`: how early does it make up its mind, and for what?
-# - Programs: give `reward_scale` all of the recipe's weights and `"new_programs": 1.0` besides, which pays for each new one.
-#   How high must the pay be until it uses them, and what becomes of the stage?
 # - Longer: `total_timesteps = 30_000_000` takes three times as long.
 # - A board of your own: `make_state(...)` from above, then `mxnb.show.mask_picture` with the probabilities of your policy.
 # - Headless: `papermill notebooks/06_hackmatrix.ipynb out.ipynb -p preset cpu` prints the table above again.
