@@ -42,7 +42,7 @@ TRIED = {
     "entropy bonus stays at 0.1": {"anneal_ent_coef": False},
     "lambda 0.8": {"lambda_": 0.8},
     "values as they are": {"normalise_value": False},
-    "4 epochs an update": {"update_epochs": 4},
+    "4 epochs an update, half the step size": {"update_epochs": 4},
     "the score counted as paid": {"+": {"score_gain": 1.0}},
     "nothing for new programs": {"+": {"new_programs": 0.0}},
     "1 for each new program": {"+": {"new_programs": 1.0}},
@@ -239,7 +239,7 @@ def hackmatrix(steps: int = 4_000_000, seeds: tuple[int, ...] = (0, 1), episodes
         shares = {k: statistics.mean(run[f"actions/{k}_frac"] for run in runs) for k in ("siphon", "program")}
         table.append({"what": name, "changes": changes, "stages": [run["stage"] for run in runs], **shares})
         stages = "  ".join(f"{run['stage']:.2f} ± {run['stage_half_interval']:.2f}" for run in runs)
-        print(f"{name:<28} {stages}   siphons {shares['siphon']:.2%}   programs {shares['program']:.2%}", flush=True)
+        print(f"{name:<38} {stages}   siphons {shares['siphon']:.2%}   programs {shares['program']:.2%}", flush=True)
     walker = {"stage": mean, "stage_half_interval": error}
     write("hackmatrix", file="hackmatrix_learning", steps=steps, walker=walker, table=table, runs=rows)
 

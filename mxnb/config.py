@@ -1,6 +1,6 @@
 """From a notebook's parameters cell to a checked configuration. Strict: every mistake is listed at once.
 
-Order of precedence: the class's default < the preset < the parameters cell < overrides.
+Order of precedence: the class's default < the preset < the environment's recipe < the parameters cell < overrides.
 """
 
 from __future__ import annotations

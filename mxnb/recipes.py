@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-# Notebook 06 tells why. Weights are linear, and opposite parts have the same one: what is taken back pays nothing.
+# Notebook 06 tells why. Weights are linear, so UNDO takes back what was paid; lost and healed health have the same one,
+# so a wound and its cure sum to nothing.
 _HACKMATRIX = {
     "cell_dim": 16,
     "reward_scale": {
