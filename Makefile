@@ -88,7 +88,7 @@ lint: setup
 bench: setup
 	@$(BIN)/python benchmarks/run.py
 
-# The executed notebooks that README shows, one by one: an hour and a half on 2 cores.
+# The executed notebooks that README shows, one by one: two hours on 2 cores.
 reference: setup
 	@for name in 02_masked_ppo 03_average_reward 04_dreamer 05_memory_tuning 06_hackmatrix 09_sweep_report; do bash scripts/reference.sh $$name cpu || exit 1; done
 

@@ -215,18 +215,22 @@ def hackmatrix(steps: int = 4_000_000, seeds: tuple[int, ...] = (0, 1), episodes
 
     from mxnb.build import load_policy, make
     from mxnb.envs.hackmatrix import walk
-    from mxnb.evaluate import evaluate, rule_policy
+    from mxnb.evaluate import evaluate, random_policy, rule_policy
     from mxnb.recipes import recipe
 
     weights = recipe("ppo", "hackmatrix-v1", "cpu")["reward_scale"]
     env, table, rows = make("hackmatrix-v1"), [], []
 
     def stage_of(policy) -> tuple[float, float]:
-        stage = evaluate(policy, env, episodes, jax.random.key(1000)).info["stage"]
+        stage = evaluate(policy, env, episodes, jax.random.key(2000)).info["stage"]
         return float(stage.mean()), float(1.96 * stage.std(ddof=1) / math.sqrt(episodes))
 
-    mean, error = stage_of(rule_policy(env.spec, walk))
-    print(f"the walker: stage {mean:.2f} ± {error:.2f} (half a 95 % interval)")
+    scripted = {"walker": rule_policy(env.spec, walk), "random_legal": random_policy(env.spec, use_mask=True)}
+    beside = {}
+    for name, policy in scripted.items():
+        mean, error = stage_of(policy)
+        beside[name] = {"stage": mean, "stage_half_interval": error}
+        print(f"{name:<28} {mean:.2f} ± {error:.2f}   (half a 95 % interval)")
     for number, (name, changes) in enumerate(TRIED.items()):
         changes = {"reward_scale": weights | changes["+"]} if "+" in changes else changes
         runs = []
@@ -240,8 +244,7 @@ def hackmatrix(steps: int = 4_000_000, seeds: tuple[int, ...] = (0, 1), episodes
         table.append({"what": name, "changes": changes, "stages": [run["stage"] for run in runs], **shares})
         stages = "  ".join(f"{run['stage']:.2f} ± {run['stage_half_interval']:.2f}" for run in runs)
         print(f"{name:<38} {stages}   siphons {shares['siphon']:.2%}   programs {shares['program']:.2%}", flush=True)
-    walker = {"stage": mean, "stage_half_interval": error}
-    write("hackmatrix", file="hackmatrix_learning", steps=steps, walker=walker, table=table, runs=rows)
+    write("hackmatrix", file="hackmatrix_learning", steps=steps, **beside, table=table, runs=rows)
 
 
 def above_random(table: list[dict]) -> dict:

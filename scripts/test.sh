@@ -56,7 +56,7 @@ suite() { # suite NAME: its tests, with the report in $reports/NAME.*
         what+=("tests/$name")
     else
         export MXNB_PRESET=smoke MXNB_RUN_DIR="$runs/$1" MXNB_WIDGETS=off
-        # Almost all of this one is compiling the game: 173 s instead of 268. Notebook 03 takes longer so: its tables run.
+        # Almost all of this one is compiling the game: half the time. Notebook 03 takes longer so: its tables run.
         [ "$name" != 06_hackmatrix ] || export JAX_DISABLE_MOST_OPTIMIZATIONS=1
         what=(--nbmake --nbmake-timeout=900 "notebooks/$name.ipynb")
     fi

@@ -36,7 +36,7 @@ CELL = 48
 _FINE = 2  # drawn so much larger, then made smaller, so that edges are smooth
 _EDGE, _PANEL = 8, 232
 _WIDTH, _HEIGHT = SIZE * CELL + 3 * _EDGE + _PANEL, SIZE * CELL + 2 * _EDGE
-_NIGHT, _FLOOR, _WET, _LINE, _TEXT, _DIM = "#0d1117", "#1b222c", "#12343b", "#2d3846", "#e6edf3", "#7d8894"
+_NIGHT, _FLOOR, _WET, _LINE, _TEXT, _DIM = "#0d1117", "#1b222c", "#15535d", "#2d3846", "#e6edf3", "#7d8894"
 _LACK = "#5d6a79"
 _BLUE, _VIOLET, _GREY, _GREEN, _YELLOW, _CYAN = "#1f6feb", "#8957e5", "#586069", "#3fb950", "#e3b341", "#56d4dd"
 _FOES = ("#f85149", "#f0883e", "#db61a2", "#bc8cff")  # virus, daemon, glitch, cryptog
@@ -80,14 +80,15 @@ def render(state: State) -> np.ndarray:
     Blocks show data points (blue), a program's name (violet) or ? (grey), hollow once siphoned, below them the number
     of transmissions that they would release, or the resource that a siphon laid bare. Enemies: virus a triangle, daemon
     a square, glitch a zigzag, cryptog an eye, hollow where the agent does not see it; dots are their HP, z means
-    stunned, and on a block they are small. A ring with a number is a transmission. In the panel a dot marks the
-    programs that are owned; those that can be cast now are bright.
+    stunned; they are smaller where something lies under them. A ring with a number is a transmission. In the panel a
+    dot marks the programs that are owned; those that can be cast now are bright.
     """
     now = jax.tree.map(np.asarray, state)
     legal = np.asarray(_legal(state))
     image = Image.new("RGB", (_WIDTH * _FINE, _HEIGHT * _FINE), _NIGHT)
     draw = ImageDraw.Draw(image)
     crowded = {(int(foe[E_ROW]), int(foe[E_COL])) for foe in now.enemies[now.enemy_mask]}
+    crowded |= {(int(line[T_ROW]), int(line[T_COL])) for line in now.transmissions[now.trans_mask]}
     for row in range(SIZE):
         for col in range(SIZE):
             _floor(draw, now, row, col, (row, col) in crowded)
@@ -114,7 +115,7 @@ def _corner(row: Any, col: Any) -> tuple[float, float]:
 
 
 def _floor(draw: Draw, now: Any, row: int, col: int, crowded: bool) -> None:
-    """A cell without who is on it; where it is `crowded`, its words leave room below."""
+    """A cell without who is on it; where it is `crowded` by an enemy or a transmission, words give way."""
     x, y = _corner(row, col)
     siphoned, kind = bool(now.siphoned[row, col]), int(now.block_type[row, col])
     draw.rectangle(
@@ -135,30 +136,31 @@ def _floor(draw: Draw, now: Any, row: int, col: int, crowded: bool) -> None:
         if crowded:
             _text(draw, x + 24, y + 11, words, size)
         else:
-            _text(draw, x + 24, y + 20, words, size if kind == PROGRAM else 20)
+            _text(draw, x + 24, y + (18 if kind == PROGRAM else 19), words, size if kind == PROGRAM else 20)
         if not siphoned and kind in (DATA, PROGRAM):
-            at = (x + 12, y + 27) if crowded else (x + 24, y + 36)
-            _text(draw, *at, f"+{now.block_spawn_count[row, col]}", 11)
+            at = (x + 12, y + 27) if crowded else (x + 24, y + 35)
+            _text(draw, *at, f"+{now.block_spawn_count[row, col]}", 13)
     if kind and not siphoned:
         return  # what lies under it shows once it is siphoned
-    for grid, colour, at, word in ((now.res_credits, _YELLOW, 14, "c"), (now.res_energy, _GREEN, 34, "e")):
+    height, size = (36, 10) if kind else (7, 11) if crowded else (40, 12)
+    for grid, colour, at, word in ((now.res_credits, _YELLOW, 12, "c"), (now.res_energy, _GREEN, 36, "e")):
         if grid[row, col]:
-            _text(draw, x + at, y + (36 if kind else 40), f"{grid[row, col]}{word}", 10 if kind else 12, colour)
+            _text(draw, x + at, y + height, f"{grid[row, col]}{word}", size, colour)
     if now.data_siphon[row, col]:
-        middle = x + 24, y + 24
-        _polygon(draw, [(middle[0], middle[1] - 9), (middle[0] + 9, middle[1]), (middle[0], middle[1] + 9),
-                        (middle[0] - 9, middle[1])], _CYAN)  # fmt: skip
+        a, b, r = (x + 40, y + 8, 6) if crowded else (x + 24, y + 24, 9)
+        _polygon(draw, [(a, b - r), (a + r, b), (a, b + r), (a - r, b)], _CYAN)
 
 
 def _enemy(draw: Draw, now: Any, foe: Any) -> None:
     kind, (x, y) = int(foe[TYPE]), _corner(foe[E_ROW], foe[E_COL])
-    on_block = bool(now.block_type[foe[E_ROW], foe[E_COL]])
-    x, y, size, colour = (
-        x + (28 if on_block else 24),
-        y + (27 if on_block else 21),
-        0.6 if on_block else 1.0,
-        _FOES[kind],
-    )
+    cell = int(foe[E_ROW]), int(foe[E_COL])
+    if now.block_type[cell]:
+        x, y, size, below = x + 28, y + 27, 0.6, 13
+    elif now.res_credits[cell] or now.res_energy[cell] or now.data_siphon[cell]:
+        x, y, size, below = x + 24, y + 26, 0.8, 16
+    else:
+        x, y, size, below = x + 24, y + 21, 1.0, 20
+    colour = _FOES[kind]
     seen = kind != CRYPTOG or now.show_activated or foe[E_ROW] == now.row or foe[E_COL] == now.col
     if kind < CRYPTOG:
         _polygon(draw, [(x + size * a, y + size * b) for a, b in _SHAPES[kind]], colour, _NIGHT)
@@ -169,7 +171,7 @@ def _enemy(draw: Draw, now: Any, foe: Any) -> None:
         _text(draw, x, y - 1, "z", 15, _NIGHT if seen else colour)
     for i in range(int(ENEMY_HP[kind])):
         left = x + 8 * (i - (ENEMY_HP[kind] - 1) / 2)
-        _disc(draw, left, y + (13 if on_block else 20), 3, colour if i < foe[HP] else _NIGHT, colour)
+        _disc(draw, left, y + below, 3, colour if i < foe[HP] else _NIGHT, colour)
 
 
 def _panel(draw: Draw, now: Any, legal: np.ndarray) -> None:
