@@ -32,7 +32,7 @@ for notebook in notebooks/[0-9][0-9]_*.ipynb; do
 done
 [ ! -f .venv/colab/.made ] || found+=(colab colab_02_masked_ppo) # at Colab's versions
 suites=()
-for name in agents envs run crash sweeps 04_dreamer 05_memory_tuning tests notebooks colab_02_masked_ppo "${found[@]}"; do # the longest first
+for name in agents envs run crash sweeps 04_dreamer 05_memory_tuning 06_hackmatrix tests notebooks colab_02_masked_ppo "${found[@]}"; do # the longest first
     [ "$only" = "  " ] || [[ $only == *" $name "* ]] || continue
     [[ " ${found[*]} " != *" $name "* ]] || [[ " ${suites[*]-} " == *" $name "* ]] || suites+=("$name")
 done
@@ -56,7 +56,7 @@ suite() { # suite NAME: its tests, with the report in $reports/NAME.*
         what+=("tests/$name")
     else
         export MXNB_PRESET=smoke MXNB_RUN_DIR="$runs/$1" MXNB_WIDGETS=off
-        # Almost all of this one is compiling the game: half the time. Notebook 03 takes longer so: its tables run.
+        # Almost all of this one is compiling the game, which is quicker so. Notebook 03 takes longer: its tables run.
         [ "$name" != 06_hackmatrix ] || export JAX_DISABLE_MOST_OPTIMIZATIONS=1
         what=(--nbmake --nbmake-timeout=900 "notebooks/$name.ipynb")
     fi

@@ -259,10 +259,10 @@ def _craftax() -> Any:
 def _hackmatrix() -> Any:
     from mxnb.agents.ppo import PPOConfig, ppo
     from mxnb.envs.hackmatrix import hackmatrix
+    from mxnb.recipes import RECIPES
 
-    sizes = {"num_envs": 4, "total_timesteps": 4 * 16 * 120, "cell_dim": 4, "normalise_value": True}
-    recipe = {"reward_scale": {"damage_penalty": 0.5, "hp_recovery": 0.5}, "anneal_ent_coef": True}
-    return ppo(PPOConfig(**PPO_SIZES | sizes | recipe), hackmatrix())
+    sizes = {"num_envs": 4, "total_timesteps": 4 * 16 * 120, "cell_dim": 4}
+    return ppo(PPOConfig(**PPO_SIZES | RECIPES[("ppo", "hackmatrix-v1")][0] | sizes), hackmatrix())
 
 
 TRAINED: dict[str, Any] = {

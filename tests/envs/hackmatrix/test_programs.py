@@ -5,9 +5,7 @@ The reference changes one board at a time, in loops over slots and cells, and ev
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,8 +14,6 @@ import pytest
 from games import ACTION, BOARDS, boards, steps, take
 from referee import CREDITS, ENERGY, mask
 from reference import CELLS, DAEMON, FULL_HP, GLITCH, VIRUS, across, board_of, neighbours, places, siphon_quality
-
-from mxnb.envs.hackmatrix.tables import PROGRAMS, SPAWNS
 
 CONTENT = ("block_type", "block_points", "block_program", "block_spawn_count")
 RANDOM = {"PUSH", "PULL", "WARP", "POLY", "WAIT", "UNDO"}  # chance, or in another test
@@ -264,13 +260,3 @@ def test_the_siphon() -> None:
         found = siphon_quality(take(state, slice(lane, lane + 1)), 0)
         assert abs(info["siphon_quality"][lane] + 0.025 * (found[1] + found[2])) < 1e-6
     assert dropped > 0
-
-
-def test_the_notebook_prices_the_programs_as_the_game_does() -> None:
-    """Notebook 06's table of the 23: names in the game's order, credits, energy, and what their blocks release."""
-    text = (Path(__file__).parents[3] / "notebooks" / "06_hackmatrix.py").read_text()
-    rows = re.findall(r"^# \| ([A-Z_+-]+) \| ([\dce ]+) \| (\d+) \|", text, re.M)
-    assert [name for name, *_ in rows] == list(PROGRAMS)
-    for (name, price, spawns), credits, energy, count in zip(rows, CREDITS, ENERGY, SPAWNS, strict=True):
-        words = [f"{amount}{unit}" for amount, unit in ((credits, "c"), (energy, "e")) if amount]
-        assert (price, int(spawns)) == (" ".join(words), count), name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,26 +11,36 @@ from mxnb.envs.hackmatrix import make_state, render
 
 CELL, EDGE = 48, 8
 DATA, PROGRAM, QUESTION = 1, 2, 3
-VIRUS, GLITCH, CRYPTOG = 0, 2, 3
+VIRUS, DAEMON, GLITCH, CRYPTOG = range(4)
+PUSH, WAIT = 0, 5
 
 
-def board(**changes):
+def board(**changes: Any) -> Any:
     """A player in the middle of an empty board."""
     return make_state(**{"player": (3, 2), **changes})
 
 
-def block(**changes):
+def block(**changes: Any) -> dict[str, Any]:
     return {"row": 1, "col": 4, "kind": DATA, "points": 3, "spawn_count": 3, **changes}
 
 
-def foe(**changes):
+def foe(**changes: Any) -> dict[str, Any]:
     return {"type": VIRUS, "row": 1, "col": 4, "hp": 2, **changes}
 
 
-def cell(picture, row, col):
+def cell(picture: Any, row: int, col: int) -> Any:
     """The pixels of a cell without its lines."""
     y, x = EDGE + CELL * (5 - row), EDGE + CELL * col
     return picture[y + 2 : y + CELL - 2, x + 2 : x + CELL - 2].astype(int)
+
+
+def differ(pictures: dict[str, Any], above: int, pixels: int) -> None:
+    """Every two of them differ by more than `above` of 255 in so many pixels."""
+    names = list(pictures)
+    for i, name in enumerate(names):
+        for other in names[:i]:
+            changed = (np.abs(pictures[name] - pictures[other]).max(-1) > above).sum()
+            assert changed >= pixels, f"{name} looks like {other}: {changed} pixels differ"
 
 
 ON_THE_CELL = {
@@ -55,23 +67,34 @@ ON_THE_CELL = {
     "a virus": {"enemies": [foe()]},
     "a hurt virus": {"enemies": [foe(hp=1)]},
     "a stunned virus": {"enemies": [foe(stunned=1)]},
-    "a daemon": {"enemies": [foe(type=1)]},
+    "a daemon": {"enemies": [foe(type=DAEMON)]},
     "a glitch": {"enemies": [foe(type=GLITCH)]},
     "a hidden cryptog": {"enemies": [foe(type=CRYPTOG)]},
     "a shown cryptog": {"enemies": [foe(type=CRYPTOG)], "show": True},
     "a transmission": {"transmissions": [{"row": 1, "col": 4, "timer": 1, "type": VIRUS}]},
     "a later one": {"transmissions": [{"row": 1, "col": 4, "timer": 4, "type": VIRUS}]},
     "the player": {"player": (1, 4)},
+    **{
+        f"{name} on {amount} {what}": {
+            "enemies": [foe(type=kind)], "resources": [{"row": 1, "col": 4, what: amount}],
+        }
+        for name, kind in (("a virus", VIRUS), ("a daemon", DAEMON))
+        for what, amount in (("credits", 2), ("credits", 3), ("energy", 2), ("data_siphon", 1))
+    },
+    "a transmission on energy": {
+        "transmissions": [{"row": 1, "col": 4, "timer": 1, "type": VIRUS}],
+        "resources": [{"row": 1, "col": 4, "energy": 2}],
+    },
 }  # fmt: skip
 
 
-def test_every_thing_on_a_cell_has_its_own_picture():
-    seen = {name: cell(render(board(**changes)), 1, 4) for name, changes in ON_THE_CELL.items()}
-    names = list(seen)
-    for i, name in enumerate(names):
-        for other in names[:i]:
-            changed = (np.abs(seen[name] - seen[other]).max(-1) > 60).sum()
-            assert changed >= 6, f"{name} looks like {other}: {changed} pixels differ"
+def test_every_thing_on_a_cell_has_its_own_picture() -> None:
+    states = {name: board(**changes) for name, changes in ON_THE_CELL.items()}
+    here = np.zeros((6, 6), bool)
+    here[1, 4] = True
+    states["drained"] = board().replace(siphoned=here)
+    states["drained from here"] = board().replace(siphoned=here, siphon_center=here)
+    differ({name: cell(render(state), 1, 4) for name, state in states.items()}, above=40, pixels=6)
 
 
 @pytest.mark.parametrize(
@@ -87,11 +110,12 @@ def test_every_thing_on_a_cell_has_its_own_picture():
     ],
     ids=("what lies under a block", "a question's points", "a question's kind", "a transmission's type"),
 )
-def test_what_is_hidden_is_not_drawn(one, other):
+def test_what_is_hidden_is_not_drawn(one: dict[str, Any], other: dict[str, Any]) -> None:
     np.testing.assert_array_equal(render(board(**one)), render(board(**other)))
 
 
 PANEL = {
+    "a new game": {},
     "hp": {"hp": 2},
     "credits": {"credits": 4},
     "energy": {"energy": 4},
@@ -101,22 +125,21 @@ PANEL = {
     "stage": {"stage": 4},
     "turn": {"turn": 3},
     "calm": {"calm": True},
-    "a program": {"owned": [0]},
-    "a program that can be cast": {"owned": [5], "energy": 1},
-    "one that cannot": {"owned": [5]},
+    "a program": {"owned": [PUSH]},
+    "another": {"owned": [WAIT]},
+    "energy for a program": {"owned": [PUSH], "energy": 2},
+    "and somebody to push": {"owned": [PUSH], "energy": 2, "enemies": [foe()]},
 }
 
 
-def test_every_number_of_the_player_has_its_own_panel():
-    pictures = {"a new game": render(board())} | {name: render(board(**changes)) for name, changes in PANEL.items()}
+def test_every_number_of_the_player_has_its_own_panel() -> None:
+    """The last two have the same numbers: only what can be cast now tells them apart."""
+    pictures = {name: render(board(**changes)) for name, changes in PANEL.items()}
     panels = {name: picture[:, 6 * CELL + 2 * EDGE :].astype(int) for name, picture in pictures.items()}
-    names = list(panels)
-    for i, name in enumerate(names):
-        for other in names[:i]:
-            assert (np.abs(panels[name] - panels[other]).max(-1) > 40).sum() >= 4, f"{name} looks like {other}"
+    differ(panels, above=40, pixels=4)
 
 
-def test_the_picture_is_as_large_as_is_promised_and_has_row_0_at_the_bottom():
+def test_the_picture_is_as_large_as_is_promised_and_has_row_0_at_the_bottom() -> None:
     picture = render(board())
     assert (picture.shape, picture.dtype) == ((304, 544, 3), np.uint8)
     moved = render(board(player=(0, 0)))

@@ -1,0 +1,80 @@
+"""What notebook 06 says of its hand-built board and of the programs is what the game does."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import mxnb
+from mxnb.envs.hackmatrix import tables
+
+ROOT = Path(__file__).parents[2]
+SOURCE = (ROOT / "notebooks" / "06_hackmatrix.py").read_text()
+
+
+def cell(words: str) -> str:
+    """The one code cell that contains the words."""
+    (found,) = [part for part in re.split(r"^# %%.*$", SOURCE, flags=re.M) if words in part]
+    return found
+
+
+@pytest.fixture(scope="module")
+def board() -> Any:
+    made: dict[str, Any] = {}
+    exec(cell("board = make_state(").split("first = ")[0], made)
+    return made["board"]
+
+
+def test_six_actions_are_legal_on_the_first_board(board: Any) -> None:
+    mask = np.asarray(mxnb.make("hackmatrix-v1").action_mask(board))
+    assert [tables.ACTIONS[i] for i in np.flatnonzero(mask)] == ["down", "right", "siphon", "PUSH", "CRASH", "ROW"]
+
+
+@pytest.mark.brief
+def test_the_siphon_and_the_attack_go_as_it_is_told(board: Any) -> None:
+    """Four transmissions for two points, RESET, two credits and three energy; then the virus is hit and they hatch."""
+    step = jax.jit(mxnb.make("hackmatrix-v1").step)
+    first, second = jax.random.split(jax.random.key(0))
+    _, drained, _, _, _, told = step(first, board, tables.SIPHON)
+    assert (int(drained.score), int(drained.credits), int(drained.energy)) == (2, 6, 7)
+    assert bool(drained.owned_programs[tables.RESET - 5]) and float(told["new_programs"]) == 1
+    assert int(drained.trans_mask.sum()) == 4 and int(drained.enemy_mask.sum()) == 4 and int(drained.hp) == 3
+    assert np.asarray(drained.enemies)[0, 1:4].tolist() == [2, 3, 2]  # the virus, beside the player
+    _, after, _, _, _, _ = step(second, drained, tables.RIGHT)
+    assert (int(after.row), int(after.col)) == (2, 2) and int(after.hp) == 3
+    assert np.asarray(after.enemies)[0, 1:4].tolist() == [2, 3, 1]
+    assert int(after.trans_mask.sum()) == 0 and int(after.enemy_mask.sum()) == 8
+
+
+def test_the_programs_cost_what_the_table_says() -> None:
+    """Names in the game's order, credits, energy, and what their blocks release."""
+    rows = re.findall(r"^# \| ([A-Z_+-]+) \| ([\dce ]+) \| (\d+) \|", SOURCE, re.M)
+    assert [name for name, *_ in rows] == list(tables.PROGRAMS)
+    for (name, price, spawns), credits, energy, count in zip(
+        rows, tables.CREDITS, tables.ENERGY, tables.SPAWNS, strict=True
+    ):
+        words = [f"{amount}{unit}" for amount, unit in ((credits, "c"), (energy, "e")) if amount]
+        assert (price, int(spawns)) == (" ".join(words), count), name
+
+
+def test_the_table_of_parts_names_all_fifteen() -> None:
+    table = SOURCE.split("# | part | pays |")[1].split("# Read it as")[0]
+    assert sorted(re.findall(r"`(\w+)`", table)) == sorted(tables.COMPONENTS)
+    stages = re.search(r"`stage_completion` \| ([\d, ]+) for", table)
+    assert stages and [int(x) for x in stages[1].split(",")] == tables.STAGE_REWARD.tolist()
+
+
+def test_what_to_try_names_the_recipes_weights() -> None:
+    """The literal that a reader shall put into the parameters cell: the recipe's, but for the one that is doubled."""
+    from mxnb.recipes import RECIPES
+
+    weights = RECIPES[("ppo", "hackmatrix-v1")][0]["reward_scale"]
+    text = SOURCE.split("Twice the pay for a new program:")[1].replace("\n#  ", "")
+    literal = re.search(r'"reward_scale": (\{[^}]*\})', text)
+    assert literal and json.loads(literal[1]) == weights | {"new_programs": 2 * weights["new_programs"]}
