@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--num-steps", type=int, default=0, help="of a rollout (0: the preset's)")
     parser.add_argument("--seconds", type=float, default=10.0, help="shortest timed window")
     parser.add_argument("--separate", action="store_true", help="actor and critic share no layer")
+    parser.add_argument("--plain", action="store_true", help="without the game's recipe")
     parser.add_argument("--unpacked", action="store_true", help="rollouts store bits as float32")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -31,10 +32,12 @@ def main() -> None:
 
     config_class, maker = AGENTS[args.agent]()
     # A run this long keeps the falling learning rate where it began.
-    sizes = {"env_id": GAMES[args.game], "num_envs": args.num_envs, "total_timesteps": 1_000_000_000}
+    sizes = {"num_envs": args.num_envs, "total_timesteps": 1_000_000_000}
+    sizes |= {} if args.plain else {"env_id": GAMES[args.game]}
     sizes |= {"num_steps": args.num_steps} if args.num_steps else {}
     sizes |= {"shared_layers": 0} if args.separate else {}
     config = make_config(config_class, preset="cpu", overrides=sizes)
+    config = replace(config, env_id=GAMES[args.game])
     env = world(config)
     env = replace(env, spec=replace(env.spec, num_binary=0)) if args.unpacked else env
     agent = maker(config, env)
@@ -44,6 +47,7 @@ def main() -> None:
     report(
         agent=args.agent,
         game=args.game,
+        recipe=not args.plain,
         num_envs=args.num_envs,
         num_steps=agent.config.num_steps,
         steps_per_s=count * agent.steps_per_update / seconds,

@@ -193,9 +193,12 @@ def hackmatrix(quick: bool) -> tuple[list[Measurement], list[Target]]:
     measurements = [Measurement(f"step_{size}", words(size), 40) for size in marks]
     targets = [Target(f"steps/s, {size} envs", f"step_{size}", mark, key="steps_per_s") for size, mark in marks.items()]
     if not quick:
-        measurements.append(
-            Measurement("ppo_64", ("agent_speed.py", "ppo", "hackmatrix", "64", "--num-steps", "128"), 60)
-        )
+        agent = ("agent_speed.py", "ppo", "hackmatrix")
+        measurements += [
+            Measurement("step_1", words(1), 40),
+            Measurement("ppo_64", (*agent, "64", "--num-steps", "128", "--plain"), 60),
+            Measurement("ppo_recipe", (*agent, "256"), 60),
+        ]
         targets.append(Target("PPO's steps/s, 64 x 128", "ppo_64", 8_000.0, key="steps_per_s"))
         targets.append(Target("compile time, 256 envs", "step_256", 30.0, key="compile_s", at_least=False))
     return measurements, targets

@@ -23,7 +23,7 @@ def code_hash(notebook: Any) -> str:
 
 
 def test_the_trained_notebooks_are_there() -> None:
-    assert {"02_masked_ppo", "03_average_reward", "04_dreamer"} <= set(STEMS)
+    assert {"02_masked_ppo", "03_average_reward", "04_dreamer", "06_hackmatrix"} <= set(STEMS)
 
 
 @pytest.mark.parametrize("stem", STEMS)
