@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mxnb.show._figures import COLOURS, DASHES, FONT, GREY, INK, SMALL, in_notebook, new_figure, save, style
+from mxnb.show._figures import COLOURS, DASHES, FONT, GREY, INK, SMALL, in_notebook, new_figure, save, style, unit_of
 from mxnb.show._runs import number, read_json, read_metrics, run_path, some_rows, weight
 
 if TYPE_CHECKING:
@@ -240,21 +240,12 @@ def middle_half(y: np.ndarray, draws: int = 1000) -> tuple[np.ndarray, np.ndarra
     return trim_mean(y, 0.25), low, high
 
 
-def _unit(groups: Groups, along: str) -> tuple[float, str]:
-    if along == "minutes":
-        return 1.0, "minutes trained"
-    longest = max(number(rows[-1], "timesteps") or 0.0 for _, runs in groups for rows in runs)
-    for size, word in ((1e9, "billions"), (1e6, "millions"), (1e3, "thousands")):
-        if longest >= 0.9 * size:  # 0.98 of a million reads better in millions
-            return size, f"environment steps ({word})"
-    return 1.0, "environment steps"
-
-
 def _draw(
     groups: Groups, smooth: float, band: str, along: str = "steps", panels: Sequence[_Panel] = (), of: str = "seed"
 ) -> Figure:
     fig = new_figure(height=2.9 if panels else 4.7)
-    scale, xlabel = _unit(groups, along)
+    longest = max(number(rows[-1], "timesteps") or 0.0 for _, runs in groups for rows in runs)
+    scale, xlabel = unit_of(along, longest)
     handles: dict[str, Any] = {}
     told = {key for _, runs in groups for rows in runs for row in rows[-1:] for key in row}
     models = "train/obs_loss" in told and "train/approx_kl" not in told

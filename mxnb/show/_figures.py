@@ -112,3 +112,13 @@ def style(ax: Any, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
         ax.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         ax.spines[side].set_color(GREY)
+
+
+def unit_of(x: str, longest: float) -> tuple[float, str]:
+    """(what to divide by, the axis' words) for x "steps" or "minutes", where the longest run has so many steps."""
+    if x == "minutes":
+        return 1.0, "minutes trained"
+    for size, word in ((1e9, "billions"), (1e6, "millions"), (1e3, "thousands")):
+        if longest >= 0.9 * size:  # 0.98 of a million reads better in millions
+            return size, f"environment steps ({word})"
+    return 1.0, "environment steps"

@@ -14,7 +14,20 @@ import numpy as np
 
 from mxnb.show._bars import percent
 from mxnb.show._curves import PANELS, axis, curves
-from mxnb.show._figures import BLUE, COLOURS, FONT, GREY, INK, LIGHT, ORANGE, SMALL, new_figure, style, to_base64
+from mxnb.show._figures import (
+    BLUE,
+    COLOURS,
+    FONT,
+    GREY,
+    INK,
+    LIGHT,
+    ORANGE,
+    SMALL,
+    new_figure,
+    style,
+    to_base64,
+    unit_of,
+)
 from mxnb.show._health import Judgement, judge
 from mxnb.show._plots import ink_on
 from mxnb.show._runs import number, pooled_mean, read_json, run_path, some_rows
@@ -47,10 +60,7 @@ def achievements_over_time(run: Any, *, columns: int = _COLUMNS, x: str = "steps
         raise ValueError(f"{run_path(run)} reports no achievements, or no episode has ended yet: train longer")
     fig = new_figure(height=1.05 + 0.2 * len(names))
     ax = fig.subplots()
-    units = ((1e6, "environment steps (millions)"), (1e3, "environment steps (thousands)"), (1, "environment steps"))
-    if x == "minutes":
-        units = ((1, "minutes trained"),)
-    scale, word = next((unit, word) for unit, word in units if steps[-1] >= 0.9 * unit or unit == 1)
+    scale, word = unit_of(x, steps[-1])
     style(ax, "Achievements while it learned", f"{word}\nnumbers: % of the episodes that ended in that part")
     ax.imshow(np.ma.masked_invalid(shown), cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
     ax.set_yticks(range(len(names)), names)
@@ -112,20 +122,19 @@ def reward_parts(run: Any, *, x: str = "steps", most: int = 7) -> Figure:
         shown["others"] = np.sum([parts[name] for name in largest[most:]], 0)
     fig = new_figure(height=3.1)
     ax = fig.subplots()
-    word = "environment steps" if x == "steps" else "minutes trained"
+    scale, word = unit_of(x, along[-1])
+    along = along / size / scale
     style(ax, "What an episode's reward was made of", word, "reward an episode")
     up, down = np.zeros(len(along)), np.zeros(len(along))
     colours = dict(zip(shown, (*COLOURS[:6], LIGHT), strict=False)) | {"others": GREY}
     for name, y in shown.items():
         colour = colours[name]
         gain, loss = np.maximum(y, 0), np.minimum(y, 0)
-        ax.fill_between(along / size, up, up + gain, color=colour, linewidth=0, alpha=0.85, label=name)
-        ax.fill_between(along / size, down, down + loss, color=colour, linewidth=0, alpha=0.85)
+        ax.fill_between(along, up, up + gain, color=colour, linewidth=0, alpha=0.85, label=name)
+        ax.fill_between(along, down, down + loss, color=colour, linewidth=0, alpha=0.85)
         up, down = up + gain, down + loss
-    ax.plot(along / size, sum(parts.values()), color=INK, linewidth=1.6, label="sum")
+    ax.plot(along, sum(parts.values()), color=INK, linewidth=1.6, label="sum")
     ax.axhline(0, color=INK, linewidth=0.6)
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
-    ax.locator_params(axis="x", nbins=4)
     fig.legend(loc="outside lower center", fontsize=SMALL, frameon=False, ncols=2)
     fig.set_figheight(fig.get_figheight() + 0.18 * math.ceil((len(shown) + 1) / 2))
     return fig
@@ -167,14 +176,12 @@ def health_curves(run: Any, *, x: str = "steps") -> Figure:
         raise ValueError(f"{run_path(run)} has no rows with the metrics that its health rules watch")
     fig = new_figure(height=0.35 + 1.4 * len(told))
     axes = np.atleast_1d(fig.subplots(len(told), sharex=True))
+    scale, word = unit_of(x, max(points[-1][0] for _, points in told))
     for ax, (rule, points) in zip(axes, told, strict=True):
-        along, y = np.array(points, float).T / np.array([[size], [1.0]])
+        along, y = np.array(points, float).T / np.array([[size * scale], [1.0]])
         _health_panel(ax, rule, along, y)
     fig.align_ylabels(axes)
-    word = "environment steps" if x == "steps" else "minutes trained"
-    axes[-1].set_xlabel(f"{word} (green: healthy; orange: outside)", fontsize=SMALL, color=INK)
-    axes[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
-    axes[-1].locator_params(axis="x", nbins=4)
+    axes[-1].set_xlabel(f"{word}; green: healthy, orange: outside", fontsize=SMALL, color=INK)
     return fig
 
 
