@@ -399,14 +399,18 @@ part_figure
 # %%
 log = mxnb.show.read_metrics(result.run_dir)
 width = max(1, len(log) // 50)
-at = np.array([row["timesteps"] for row in log])
+at = np.array([row["timesteps"] for row in log]) / 1e6
 smooth = lambda values: np.convolve(values, np.ones(width) / width, mode="valid")
 used = {
     f"{name}s": (smooth(at), smooth([100 * row[f"actions/{name}_frac"] for row in log]))
     for name in ("siphon", "program")
 }
 use_figure = mxnb.show.lines(
-    used, title="Siphons and programs", xlabel="environment steps", ylabel="of all actions (%)", levels={"1 %": 1}
+    used,
+    title="Siphons and programs",
+    xlabel="environment steps (millions)",
+    ylabel="of all actions (%)",
+    levels={"1 %": 1},
 )
 mxnb.show.save(use_figure, result.run_dir / "figures" / "shares.png")
 use_figure
@@ -414,13 +418,19 @@ use_figure
 # %% [markdown]
 # ## Watch it play
 #
-# An episode of the trained agent, drawing actions as it did in training.
+# The trained agent, drawing actions as it did in training: of up to twenty episodes the first in which it casts a
+# program.
 
 # %%
 policy = mxnb.load_policy(result.run_dir, agent=agent)
-episode = record(policy, env, jax.random.key(p.seed + 1), max_steps=300)
+for number in range(1, 21):
+    episode = record(policy, env, jax.random.key(p.seed + number), max_steps=300)
+    programs = [env.spec.action_names[action] for action in episode.actions if action > 4]
+    if programs:
+        break
 ended = "" if episode.terminated or episode.truncated else ", cut here"
-print(f"{len(episode.actions)} steps{ended}, stage {episode.info['stage']:.0f}, return {episode.rewards.sum():.1f}")
+print(f"episode {number}: {len(episode.actions)} steps{ended}, stage {episode.info['stage']:.0f}, ", end="")
+print(f"return {episode.rewards.sum():.1f}; programs: {', '.join(programs) or 'none'}")
 strip = mxnb.show.filmstrip(episode, columns=2, frames=6)
 mxnb.show.save(strip, result.run_dir / "figures" / "episode.png")
 strip
