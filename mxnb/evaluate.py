@@ -59,11 +59,11 @@ class Episodes:
         episode (Craftax's achievements, how it ended), with Wilson's interval (1927), which never leaves 0..1.
         crafter_score: exp(mean over achievements of ln(1 + 100 rate)) - 1, from rates averaged over episodes,
         in percent (Hafner 2021, arXiv:2109.06780, section 3.2). Achievements are the rates without a "/" in their
-        name; where there are fewer than two there is no score.
+        name that are not a stage of a game (reached_2); where there are fewer than two there is no score.
         """
         counted = {k: v for k, v in self.info.items() if k not in (*TICK_INFO, *NUMBERS)}
         rates = {k: _wilson(v) for k, v in counted.items() if np.isin(v, (0.0, 1.0)).all()}
-        shares = [rate["mean"] for name, rate in rates.items() if "/" not in name]
+        shares = [rate["mean"] for name, rate in rates.items() if not ("/" in name or name.startswith("reached_"))]
         found: dict[str, Any] = {
             "episodes": len(self.returns),
             "return": _interval(self.returns),
