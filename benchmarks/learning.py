@@ -99,6 +99,8 @@ def train(agent_name: str, label: str, seed: int, **overrides) -> dict:
 
     agent, _ = build(make_config(AGENTS[agent_name]()[0], preset="cpu", **overrides))
     run = fit(agent, run_folder(label, seed), seed=seed)
+    if run.status != "done":
+        raise SystemExit(f"{run.status} and saved; the same command goes on")
     result = json.loads((Path(run.run_dir) / "result.json").read_text())
     return {"seed": seed, "wall_seconds": result["wall_seconds"], **result["metrics"]}
 
