@@ -147,7 +147,7 @@ for step_key, action in zip(jax.random.split(jax.random.key(0)), ("siphon", "rig
         f"{action:<7} {float(reward):+.2f} = "
         + " ".join(f"{value:+.2f} {name}" for name, value in paid.items() if abs(value) > 1e-6)
     )
-siphoned = mxnb.show.pictures(boards, words, columns=1)
+siphoned = mxnb.show.pictures(boards, words)
 mxnb.show.save(siphoned, p.run_dir / "figures" / "siphon.png")
 siphoned
 
@@ -200,7 +200,7 @@ names = env.spec.action_names
 mask = np.asarray(env.action_mask(board))
 why = dict.fromkeys(names[5:], "not owned") | {"up": "a wall", "left": "a wall"}
 why |= {"COL": "nobody in the column", "SIPH+": "costs 5 credits", "SCORE": "costs 5 energy"}
-masked = mxnb.show.mask_picture(np.asarray(env.render(board))[:, :304], mask, names, reasons=why)
+masked = mxnb.show.mask_picture(np.asarray(env.render(board))[:304], mask, names, reasons=why)
 mxnb.show.save(masked, p.run_dir / "figures" / "mask.png")
 masked
 

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mxnb.show._bars import percent
-from mxnb.show._figures import BLUE, DPI, FONT, GREY, INK, ORANGE, SMALL, WIDTH, new_figure, save, style
+from mxnb.show._figures import BLUE, DPI, FONT, GREY, INK, LARGE, ORANGE, SMALL, WIDTH, new_figure, save, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REWARDED = 0.5  # from this reward on a step is worth a frame of its own (an achievement in Craftax is 1)
 _EXTRA = 24
+_GAP = 0.06  # inches between pictures
 
 
 def filmstrip(recording: Any, *, columns: int = 4, frames: int = 8) -> Figure:
@@ -51,28 +52,9 @@ def filmstrip(recording: Any, *, columns: int = 4, frames: int = 8) -> Figure:
     chosen = choose_frames(np.asarray(recording.rewards), frames)
     paid = np.asarray(recording.rewards) >= REWARDED
     rims = {t for t in chosen if t < steps and paid[t]} if paid.sum() <= steps / 2 else set()
-    wide = min(columns, len(chosen))
-    cell = WIDTH / columns
-    captions = [_caption(recording, t, int(14.2 * cell)) for t in chosen]
-    # Every place is computed, not left to a layout engine: those cut captions below pictures of a fixed aspect.
-    gap, head = 0.06, 0.24 if rims and wide > 1 else 0.06
-    width = cell - gap
-    picture = width * pictures.shape[1] / pictures.shape[2]
-    pitch = picture + 0.14 * max(text.count("\n") + 1 for text in captions) + 0.14
-    rows = math.ceil(len(chosen) / wide)
-    across, down = wide * cell, head + rows * pitch
-    fig = new_figure(height=down, width=across)
-    fig.set_layout_engine("none")
-    for place, (t, caption) in enumerate(zip(chosen, captions, strict=True)):
-        row, column = divmod(place, wide)
-        left, bottom = column * cell + gap / 2, down - head - row * pitch - picture
-        ax = fig.add_axes((left / across, bottom / down, width / across, picture / down))
-        _picture(ax, pictures[t], width, rim=t in rims)
-        ax.set_xlabel(caption, fontsize=SMALL, color=INK, labelpad=3, linespacing=1.15)
-    if rims and wide > 1:
-        words = "orange rim: this action earned a reward"
-        fig.text(gap / 2 / across, 1 - 0.04 / down, words, fontsize=SMALL, color=INK, va="top")
-    return fig
+    captions = [_caption(recording, t, int(14.2 * _cell(pictures[0], columns))) for t in chosen]
+    words = "orange rim: this action earned a reward" if rims and min(columns, len(chosen)) > 1 else ""
+    return _sheet([pictures[t] for t in chosen], captions, columns, [t in rims for t in chosen], words)
 
 
 def pictures(frames: Sequence[Any], captions: Sequence[str] = (), *, columns: int = 2) -> Figure:
@@ -81,7 +63,7 @@ def pictures(frames: Sequence[Any], captions: Sequence[str] = (), *, columns: in
     Args:
         frames: uint8[H, W, 3] each, as an environment's `render(state)` gives them.
         captions: words for each; () for none.
-        columns: pictures beside each other.
+        columns: pictures beside each other. A picture of more than 240 pixels is not made larger than it is.
 
     Raises:
         ValueError: no pictures, pictures of different sizes, or another number of captions.
@@ -91,15 +73,36 @@ def pictures(frames: Sequence[Any], captions: Sequence[str] = (), *, columns: in
         raise ValueError(f"give pictures [H, W, 3] of one size; got {[frame.shape for frame in shown]}")
     if captions and len(captions) != len(shown):
         raise ValueError(f"{len(shown)} pictures and {len(captions)} captions; give one each")
-    wide = min(columns, len(shown))
-    rows = math.ceil(len(shown) / wide)
-    height = WIDTH / wide * shown[0].shape[0] / shown[0].shape[1] + (0.3 if captions else 0.08)
-    fig = new_figure(height=rows * height)
-    for i, frame in enumerate(shown):
-        ax = fig.add_subplot(rows, wide, i + 1)
-        _picture(ax, frame, WIDTH / wide)
-        if captions:
-            ax.set_xlabel(captions[i], fontsize=FONT, color=INK, labelpad=3)
+    return _sheet(shown, captions or [""] * len(shown), columns)
+
+
+def _cell(frame: np.ndarray, columns: int) -> float:
+    """Inches from one picture to the next: the share of the width, or less where a large frame would be enlarged."""
+    share, own = WIDTH / columns, frame.shape[1] / DPI + _GAP
+    return min(share, own) if frame.shape[1] > LARGE else share
+
+
+def _sheet(
+    frames: Sequence[np.ndarray], captions: Sequence[str], columns: int, rims: Sequence[bool] = (), words: str = ""
+) -> Figure:
+    """Frames of one size in rows, each with its caption below; `words` above all."""
+    # Every place is computed, not left to a layout engine: those cut captions below pictures of a fixed aspect.
+    cell, head, wide = _cell(frames[0], columns), 0.24 if words else 0.06, min(columns, len(frames))
+    width = cell - _GAP
+    picture = width * frames[0].shape[0] / frames[0].shape[1]
+    lines = max(text.count("\n") + 1 if text else 0 for text in captions)
+    pitch = picture + (0.14 * lines + 0.14 if lines else _GAP)
+    across, down = wide * cell, head + math.ceil(len(frames) / wide) * pitch
+    fig = new_figure(height=down, width=across)
+    fig.set_layout_engine("none")
+    for place, (frame, caption) in enumerate(zip(frames, captions, strict=True)):
+        row, column = divmod(place, wide)
+        left, bottom = column * cell + _GAP / 2, down - head - row * pitch - picture
+        ax = fig.add_axes((left / across, bottom / down, width / across, picture / down))
+        _picture(ax, frame, width, rim=bool(rims) and rims[place])
+        ax.set_xlabel(caption, fontsize=SMALL, color=INK, labelpad=3, linespacing=1.15)
+    if words:
+        fig.text(_GAP / 2 / across, 1 - 0.04 / down, words, fontsize=SMALL, color=INK, va="top")
     return fig
 
 

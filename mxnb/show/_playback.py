@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mxnb.show._episodes import REWARDED, action_name, died_at, ending, filmstrip
-from mxnb.show._figures import replace_file, to_base64, to_png
+from mxnb.show._figures import LARGE, replace_file, to_base64, to_png
 
 _FPS = 5  # frames a second at first, and in GIF and MP4
 _FRAME_BYTES = 4096  # 500 frames of this size take 2.7 MB in a page
@@ -228,7 +228,7 @@ def encoded(frame: Any, kind: str, **options: Any) -> bytes:
     return data.getvalue()
 
 
-def enlarged(frames: np.ndarray, least: int = 240) -> np.ndarray:
+def enlarged(frames: np.ndarray, least: int = LARGE) -> np.ndarray:
     """Pictures at whole multiples of their pixels, at least `least` wide."""
     times = max(1, -(-least // frames.shape[2]))
     return frames.repeat(times, 1).repeat(times, 2)

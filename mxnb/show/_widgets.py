@@ -52,7 +52,7 @@ class Screen:
 
         self.frames: list[bytes] = []
         self.words: list[str] = []
-        self.picture = w.Image(format="png", width=320)
+        self.picture = w.Image(format="png")
         self.said = w.HTML()
         self.play = w.Play(min=0, max=0, interval=200)
         self.slider = w.IntSlider(min=0, max=0, description="step", readout=False)
@@ -63,7 +63,9 @@ class Screen:
 
     def show(self, frames: Sequence[Any], words: Sequence[str], at: int = 0) -> None:
         """Other frames, with a line of words each; begins at `at`."""
-        self.frames, self.words = [encoded(frame, "png") for frame in enlarged(np.stack(frames))], list(words)
+        large = enlarged(np.stack(frames))
+        self.frames, self.words = [encoded(frame, "png") for frame in large], list(words)
+        self.picture.width = large.shape[2]  # as it is: scaled by a part, its words lose strokes
         for control in (self.play, self.slider):
             control.value = 0
             control.max = len(self.frames) - 1

@@ -18,10 +18,12 @@ NAMES = ("noop", "left", "right", "up", "down", "do", "sleep", "place stone", "p
 EARNED = {"collect_wood": 7, "place_table": 23, "eat_cow": None, "make_wood_pickaxe": 24}
 
 
-def an_episode(steps: int = 40, reward_at: int = 7, names: tuple[str, ...] = NAMES) -> Any:
+def an_episode(
+    steps: int = 40, reward_at: int = 7, names: tuple[str, ...] = NAMES, size: tuple[int, int] = (63, 63)
+) -> Any:
     """Frame t is all of colour t, so that a pixel tells which frame is shown."""
     draw = np.random.default_rng(0)
-    frames = np.zeros((steps + 1, 63, 63, 3), np.uint8)
+    frames = np.zeros((steps + 1, *size, 3), np.uint8)
     frames[..., 0] = np.arange(steps + 1)[:, None, None] * 5
     infos = {
         name: (np.arange(steps) >= (steps if at is None else at)).astype(np.float32) for name, at in EARNED.items()
@@ -226,6 +228,21 @@ def test_nothing_sticks_out(
         "!e.getAttribute('aria-label')).map(e => e.outerHTML)"
     )
     assert not unnamed
+
+
+@pytest.mark.parametrize(("size", "shown"), [((63, 63), 440), ((536, 304), 304), ((300, 700), 440)])
+def test_a_large_picture_is_shown_as_it_is(
+    open_page: Callable[..., Any], tmp_path: Path, size: tuple[int, int], shown: int
+) -> None:
+    """A picture with words in it is neither enlarged nor made smaller where there is room; a phone has room for 304."""
+    path = Playback((an_episode(12, 3, size=size),), "one").save(tmp_path / "e.html")
+    wide = "document.querySelector('[data-mx=frame]').getBoundingClientRect().width"
+    page = open_page(path)
+    page.wait_for_selector("[data-ready]")
+    assert page.evaluate(wide) == pytest.approx(shown, abs=15)
+    phone = open_page(path, 360)
+    phone.wait_for_selector("[data-ready]")
+    assert phone.evaluate(wide) == pytest.approx(min(shown, 314), abs=15)
 
 
 def test_without_scripts_the_filmstrip_is_there(browser: Any, page_file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from types import SimpleNamespace
 
 import numpy as np
@@ -158,6 +159,28 @@ def test_the_filmstrip_looks_as_it_did(recording, tmp_path):
         assert old.size == new.size
         apart = np.abs(np.asarray(old.convert("RGB"), float) - np.asarray(new.convert("RGB"), float))
     assert apart.mean() < 3.0, f"mean difference {apart.mean():.2f} of 255"
+
+
+def test_a_large_picture_keeps_its_size():
+    """Its words would lose strokes; a small one is drawn over its share of the width."""
+    large = np.random.default_rng(0).integers(0, 256, (300, 304, 3), dtype=np.uint8)
+    drawn = png(show.pictures([large], columns=1)).astype(int)
+    assert 304 <= drawn.shape[1] <= 316
+    apart = min(
+        np.abs(drawn[y : y + 150, x : x + 150] - large[:150, :150]).mean() for y in range(12) for x in range(12)
+    )
+    assert apart < 20  # of about 85 for noise that is scaled or moved
+    assert png(show.pictures([large[:, :200]], columns=1)).shape[1] == 672
+    assert png(show.pictures([large] * 3)).shape[1] == pytest.approx(2 * 312, abs=2)
+
+
+def png(fig):
+    from PIL import Image
+
+    from mxnb.show._figures import to_png
+
+    with Image.open(io.BytesIO(to_png(fig))) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def test_pictures_stand_side_by_side_with_their_words(cut_off):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,26 @@ def test_no_action_acts_on_an_earlier_picture(live: None) -> None:
     bundle = game._repr_mimebundle_()
     bundle = bundle[0] if isinstance(bundle, tuple) else bundle
     assert base64.b64decode(bundle["image/png"]) == game.screen.frames[3]  # where no widget is shown
+
+
+@pytest.mark.brief
+def test_hackmatrix_is_played_at_its_own_size(live: None) -> None:
+    game = a_game("hackmatrix-v1")
+    mask = np.asarray(game.env.action_mask(game.state))
+    assert [not b.disabled for b in game.buttons] == mask.tolist() and len(set(game.keys)) == 28
+    assert game.screen.picture.width == "304"  # smaller, nobody reads the programs
+    game.buttons[int(mask.argmax())].click()
+    game.others[0].click()
+    assert game.steps == 2 and len(game.screen.frames) == 2
+
+
+def test_small_pictures_are_shown_at_whole_multiples(live: None) -> None:
+    from PIL import Image
+
+    game = a_game()
+    with Image.open(io.BytesIO(game.screen.picture.value)) as picture:
+        assert game.screen.picture.width == str(picture.width) and picture.width >= 240
+        assert picture.width % game._frame().shape[1] == 0
 
 
 def test_illegal_actions_cannot_be_pressed(live: None) -> None:

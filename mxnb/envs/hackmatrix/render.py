@@ -1,4 +1,4 @@
-"""The board for people: drawn on the host, 48 pixels a cell, with the player's numbers and programs beside it."""
+"""The board for people: drawn on the host, 48 pixels a cell, with the player's numbers and programs below it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from mxnb.envs.hackmatrix.tables import (
 CELL = 48
 _FINE = 2  # drawn so much larger, then made smaller, so that edges are smooth
 _EDGE, _PANEL = 8, 232
-_WIDTH, _HEIGHT = SIZE * CELL + 3 * _EDGE + _PANEL, SIZE * CELL + 2 * _EDGE
+_WIDTH, _HEIGHT = SIZE * CELL + 2 * _EDGE, SIZE * CELL + 2 * _EDGE + _PANEL  # no wider than a phone shows
 _NIGHT, _FLOOR, _WET, _LINE, _TEXT, _DIM = "#0d1117", "#1b222c", "#15535d", "#2d3846", "#e6edf3", "#7d8894"
 _LACK = "#5d6a79"
 _BLUE, _VIOLET, _GREY, _GREEN, _YELLOW, _CYAN = "#1f6feb", "#8957e5", "#586069", "#3fb950", "#e3b341", "#56d4dd"
@@ -75,7 +75,7 @@ def _polygon(draw: Draw, points: list[tuple[float, float]], fill: str | None, li
 
 
 def render(state: State) -> np.ndarray:
-    """uint8[304, 544, 3]: the board, row 0 at the bottom, and a panel.
+    """uint8[536, 304, 3]: the board, row 0 at the bottom, and a panel below it.
 
     Blocks show data points (blue), a program's name (violet) or ? (grey), hollow once siphoned, below them the number
     of transmissions that they would release, or the resource that a siphon laid bare. Enemies: virus a triangle, daemon
@@ -176,25 +176,26 @@ def _enemy(draw: Draw, now: Any, foe: Any) -> None:
 
 def _panel(draw: Draw, now: Any, legal: np.ndarray) -> None:
     """The player's numbers, and the programs: a dot where owned, bright where they can be cast now."""
-    x, y = SIZE * CELL + 2 * _EDGE, _EDGE + 8
+    left, right, y = _EDGE, _WIDTH - _EDGE, SIZE * CELL + 2 * _EDGE + 8
     stage = "won" if now.stage > STAGES else f"stage {int(now.stage)} of {STAGES}"
-    _text(draw, x, y, stage, 15, anchor="lm")
-    _text(draw, x + _PANEL - _EDGE, y, f"score {int(now.score)}", 13, anchor="rm")
+    _text(draw, left, y, stage, 15, anchor="lm")
+    _text(draw, right, y, f"score {int(now.score)}", 15, anchor="rm")
+    _text(draw, left, y + 23, "HP", 13, _DIM, "lm")
     for i in range(MAX_HP):
-        _disc(draw, x + 40 + 15 * i, y + 22, 5, "#f85149" if i < now.hp else None, "#f85149")
-    _text(draw, x, y + 22, "HP", 12, _DIM, "lm")
-    _text(draw, x + 100, y + 22, f"attack {int(now.attack_damage)}", 12, anchor="lm")
-    _text(draw, x + _PANEL - _EDGE, y + 22, f"turn {int(now.turn)}", 12, _DIM, "rm")
-    _text(draw, x, y + 42, f"{int(now.credits)} credits", 12, _YELLOW, "lm")
-    _text(draw, x + 78, y + 42, f"{int(now.energy)} energy", 12, _GREEN, "lm")
-    _text(draw, x + 154, y + 42, f"{int(now.data_siphons)} siphons", 12, _CYAN, "lm")
+        _disc(draw, left + 32 + 16 * i, y + 23, 5, "#f85149" if i < now.hp else None, "#f85149")
+    _text(draw, left + 100, y + 23, f"attack {int(now.attack_damage)}", 13, anchor="lm")
+    _text(draw, right, y + 23, f"turn {int(now.turn)}", 13, _DIM, "rm")
+    _text(draw, left, y + 45, f"{int(now.credits)} credits", 13, _YELLOW, "lm")
+    _text(draw, left + 100, y + 45, f"{int(now.energy)} energy", 13, _GREEN, "lm")
+    _text(draw, right, y + 45, f"{int(now.data_siphons)} siphons", 13, _CYAN, "rm")
     due = "tasks off" if now.scheduled_tasks_disabled else f"next task at turn {int(now.next_scheduled_task_turn)}"
-    _text(draw, x, y + 61, due, 11, _DIM, "lm")
+    _text(draw, left, y + 66, due, 12, _DIM, "lm")
     for index, name in enumerate(PROGRAMS):
-        left, top = x + (index // 12) * 116, y + 84 + 17 * (index % 12)
+        column, row = divmod(index, 8)
+        x, top = left + 99 * column, y + 90 + 17 * row
         owned, castable = bool(now.owned_programs[index]), bool(legal[5 + index])
         colour = _TEXT if castable else _DIM if owned else _LACK
         if owned:
-            _disc(draw, left + 3, top, 3, _CYAN if castable else _DIM)
-        _text(draw, left + 10, top, name, 12, colour, "lm")
-        _text(draw, left + 104, top, f"{CREDITS[index]}c {ENERGY[index]}e", 10, colour, "rm")
+            _disc(draw, x + 3, top, 3, _CYAN if castable else _DIM)
+        _text(draw, x + 9, top, name, 12, colour, "lm")
+        _text(draw, x + 90, top, f"{CREDITS[index]}c {ENERGY[index]}e", 10, colour, "rm")
