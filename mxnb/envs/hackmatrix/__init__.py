@@ -20,7 +20,7 @@ that the tests' written positions (tests/envs/hackmatrix) come from.
 """
 
 from mxnb.envs.hackmatrix.actions import action_mask
-from mxnb.envs.hackmatrix.game import hackmatrix
+from mxnb.envs.hackmatrix.game import hackmatrix, reset, step
 from mxnb.envs.hackmatrix.observe import Observation, flatten, observe
 from mxnb.envs.hackmatrix.render import render
 from mxnb.envs.hackmatrix.rewards import exit_distance, siphon_quality
@@ -37,6 +37,8 @@ __all__ = [
     "make_state",
     "observe",
     "render",
+    "reset",
     "siphon_quality",
+    "step",
     "walk",
 ]

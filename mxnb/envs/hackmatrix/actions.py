@@ -69,6 +69,7 @@ from mxnb.envs.hackmatrix.tables import (
     T_ROW,
     TURNS,
     TYPE,
+    UNDO,
     VIRUS,
     WAIT,
     WARP,
@@ -97,10 +98,9 @@ def action_mask(state: State) -> Any:
         ROW: bits.some(enemies & _ROW(state.row)), COL: bits.some(enemies & _COL(state.col)),
         SHOW: ~state.show_activated, RESET: state.hp < MAX_HP, CALM: ~state.scheduled_tasks_disabled,
         D_BOM: (alive & (kind == DAEMON)).any(), DELAY: some_sent, ANTI_V: (alive & (kind == VIRUS)).any(),
-        SCORE: state.stage < STAGES, REDUC: rewritable.any(), HACK: state.siphoned.any(),
+        SCORE: state.stage < STAGES, UNDO: state.snapshot_valid, REDUC: rewritable.any(), HACK: state.siphoned.any(),
         ATK: (state.atk_plus_uses < ATK_PLUS_USES) & (state.attack_damage < MAX_ATTACK),
     }  # fmt: skip
-    conditions[PROGRAMS.index("UNDO") + 5] = state.snapshot_valid
     fits = jnp.stack([conditions.get(action, yes) for action in range(5, 5 + len(PROGRAMS))])
     paid = state.owned_programs & (state.credits >= CREDITS) & (state.energy >= ENERGY)
     return jnp.concatenate([moves, (state.data_siphons > 0)[None], paid & fits])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from mxnb.envs.hackmatrix.enemies import phase
 from mxnb.envs.hackmatrix.observe import CHANNELS, OBS_SIZE, flatten, observe
 from mxnb.envs.hackmatrix.rewards import components, exit_distances, siphon_quality
 from mxnb.envs.hackmatrix.stage import advance, reset_state
-from mxnb.envs.hackmatrix.state import State, cell_of, turn_of
+from mxnb.envs.hackmatrix.state import TURN, State, cell_of, turn_of
 from mxnb.envs.hackmatrix.tables import (
     ACTIONS,
     CELLS,
@@ -66,7 +67,7 @@ def play(key: Any, state: State, action: Any) -> tuple[State, Any, dict[str, Any
     state, lost = bits.when(completed, lambda carry: advance(stage_key, carry[0]), (state, jnp.zeros((), jnp.int32)))
 
     taken_back = start.replace(
-        **{name: getattr(start.snapshot, name) for name in start.snapshot.__dataclass_fields__},
+        **{name: getattr(start.snapshot, name) for name in TURN},
         snapshot_valid=jnp.zeros((), bool),
     )
     taken_back = taken_back.replace(credits=jnp.maximum(taken_back.credits - 1, 0))
@@ -83,6 +84,35 @@ def play(key: Any, state: State, action: Any) -> tuple[State, Any, dict[str, Any
     return state, parts, flags
 
 
+def reset(key: Any) -> tuple[Any, State]:
+    """A new game: (observation float32[1545], state)."""
+    state = reset_state(key)
+    return flatten(observe(state)), state
+
+
+def step(
+    key: Any, state: State, action: Any, max_episode_steps: int = MAX_STEPS
+) -> tuple[Any, State, Any, Any, Any, dict[str, Any]]:
+    """One action: (observation, state, reward, terminated, truncated, info), as `hackmatrix` tells."""
+    start, number = state, jnp.asarray(action, jnp.int32)
+    safe = jnp.clip(number, 0, len(ACTIONS) - 1)
+    legal = (number == safe) & action_mask(state)[safe]
+    state, parts, flags = play(key, state, safe)
+    state = select(legal, state, start).replace(episode_step=start.episode_step + 1)
+    parts = jnp.where(legal, parts, jnp.where(np.arange(len(COMPONENTS)) == _STEP, -0.01, 0.0)).astype(jnp.float32)
+    flags = {name: value * legal for name, value in flags.items()}
+    won = legal & (state.stage > STAGES)
+    terminated = (flags["died"] != 0) | won
+    truncated = ~terminated & (max_episode_steps > 0) & (state.episode_step >= max_episode_steps)
+    told = dict(zip(COMPONENTS, parts, strict=True)) | flags
+    told |= {"stage": state.stage, "score": state.score, "hp": state.hp, "won": won, "invalid_action": ~legal}
+    told |= {name: state.stage >= stage for stage, name in enumerate(REACHED, 2)}
+    causes = (~(terminated | truncated), terminated & ~won, truncated, won)
+    told |= dict(zip(CAUSES, causes, strict=True))
+    info = {name: jnp.asarray(told[name], jnp.float32) for name in (*INFO, *CAUSES, *REACHED)}
+    return flatten(observe(state)), state, parts.sum(), terminated, truncated, info
+
+
 def hackmatrix(max_episode_steps: int = MAX_STEPS) -> Env:
     """The game. max_episode_steps: after which an episode is truncated; 0 for no limit.
 
@@ -96,29 +126,6 @@ def hackmatrix(max_episode_steps: int = MAX_STEPS) -> Env:
     if max_episode_steps < 0:
         raise ValueError(f"max_episode_steps is {max_episode_steps}; use 0 for no limit, or more")
 
-    def reset(key: Any) -> tuple[Any, State]:
-        state = reset_state(key)
-        return flatten(observe(state)), state
-
-    def step(key: Any, state: State, action: Any) -> tuple[Any, State, Any, Any, Any, dict[str, Any]]:
-        start, number = state, jnp.asarray(action, jnp.int32)
-        safe = jnp.clip(number, 0, len(ACTIONS) - 1)
-        legal = (number == safe) & action_mask(state)[safe]
-        state, parts, flags = play(key, state, safe)
-        state = select(legal, state, start).replace(episode_step=start.episode_step + 1)
-        parts = jnp.where(legal, parts, jnp.where(np.arange(len(COMPONENTS)) == _STEP, -0.01, 0.0)).astype(jnp.float32)
-        flags = {name: value * legal for name, value in flags.items()}
-        won = legal & (state.stage > STAGES)
-        terminated = (flags["died"] != 0) | won
-        truncated = ~terminated & (max_episode_steps > 0) & (state.episode_step >= max_episode_steps)
-        told = dict(zip(COMPONENTS, parts, strict=True)) | flags
-        told |= {"stage": state.stage, "score": state.score, "hp": state.hp, "won": won, "invalid_action": ~legal}
-        told |= {name: state.stage >= stage for stage, name in enumerate(REACHED, 2)}
-        causes = (~(terminated | truncated), terminated & ~won, truncated, won)
-        told |= dict(zip(CAUSES, causes, strict=True))
-        info = {name: jnp.asarray(told[name], jnp.float32) for name in (*INFO, *CAUSES, *REACHED)}
-        return flatten(observe(state)), state, parts.sum(), terminated, truncated, info
-
     from mxnb.envs.hackmatrix.render import render
 
     means = [(f"reward/{name}", name) for name in COMPONENTS]
@@ -131,4 +138,4 @@ def hackmatrix(max_episode_steps: int = MAX_STEPS) -> Env:
         step_maxima=(("stats/highest_stage", "stage"),),
         action_groups=(("move_frac", ACTIONS[:4]), ("siphon_frac", ACTIONS[4:5]), ("program_frac", ACTIONS[5:])),
     )  # fmt: skip
-    return Env(spec, reset, step, action_mask, render)
+    return Env(spec, reset, partial(step, max_episode_steps=max_episode_steps), action_mask, render)

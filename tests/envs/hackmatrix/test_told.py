@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from games import ACTION, ENV, compiled
 
+import mxnb.envs.hackmatrix as package
 from mxnb.envs.hackmatrix import make_state
 
 RESET = 14
@@ -50,6 +52,17 @@ def test_each_stage_that_was_entered_is_reached(stage: int) -> None:
     assert [before[f"reached_{n}"] for n in range(2, 9)] == [float(n <= stage) for n in range(2, 9)]
     assert [after[f"reached_{n}"] for n in range(2, 9)] == [float(n <= stage + 1) for n in range(2, 9)]
     assert after["completed"] == 1 and after["won"] == (stage == 8) == after["cause/win"]
+
+
+def test_the_package_has_the_games_functions() -> None:
+    """Those of section 4.1; `reset` and `step` are the ones of `hackmatrix()`, with its limit of 1,000 steps."""
+    names = {"reset", "step", "action_mask", "observe", "flatten", "exit_distance", "siphon_quality", "make_state"}
+    assert names | {"render"} <= set(package.__all__) and all(callable(getattr(package, name)) for name in names)
+    obs, state = jax.eval_shape(package.reset, jax.random.key(0))
+    out = jax.eval_shape(package.step, jax.random.key(0), state, 0)
+    assert obs.shape == out[0].shape == (1545,) and len(out) == 6
+    assert (package.reset, ENV.step.func, ENV.step.keywords) == (ENV.reset, package.step, {"max_episode_steps": 1000})
+    assert inspect.signature(package.step).parameters["max_episode_steps"].default == 1000
 
 
 def test_the_highest_stage_is_a_maximum() -> None:
