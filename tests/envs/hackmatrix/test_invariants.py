@@ -32,11 +32,18 @@ from mxnb.envs.hackmatrix import hackmatrix, make_state
 
 LIMIT = 300  # steps of a game
 ILLEGAL = (-1, 28, 1000)
-DIGESTS = (
-    "2ee3aa66322eaab82eecf7d346a6e92e24c7d1f631041ba77ed3f6e7b408df10",
-    "5f2a5bbc0d0ebf13336e14c9c0a0f6a6b11710019082065fe22e18b59fc04b5b",
-    "b7bb5ada922c8db7d4b54917312b4499a40e4ee3e62bea2ff6543f9e562f811e",
-)
+DIGESTS = {
+    False: (
+        "2ee3aa66322eaab82eecf7d346a6e92e24c7d1f631041ba77ed3f6e7b408df10",
+        "5f2a5bbc0d0ebf13336e14c9c0a0f6a6b11710019082065fe22e18b59fc04b5b",
+        "b7bb5ada922c8db7d4b54917312b4499a40e4ee3e62bea2ff6543f9e562f811e",
+    ),
+    True: (
+        "9da3aba8335faa067dd6b4d1eef1deddd54ba32c8132858e9fada15bf1438c23",
+        "50f117395e71c84b956c94b17b83183252ae9f6115032a9ffc1dcc508aaa6197",
+        "3badfc4b3c7fb9517e36211940232549a2ef976efb582178d51d2cc81c698801",
+    ),
+}
 
 
 def enriched(rng: np.random.Generator, state: Any) -> Any:
@@ -321,24 +328,30 @@ def test_truncation() -> None:
         assert hackmatrix(5000).step(jax.random.key(0), one, ACTION["WAIT"])[4]
 
 
-def digest(seed: int, number: int = 1000) -> str:
-    """Of all integers and flags of the states of random legal play; games that end begin anew."""
+def digest(seed: int, rich: bool, number: int = 1000) -> str:
+    """Of all integers and flags of the states of random legal play; games that end begin anew.
+
+    rich: on any stage, with random programs and resources.
+    """
     key, hashed = jax.random.key(seed), hashlib.sha256()
-    _, state = plain(compiled("one_reset")(key))
+    starts = (take(enriched(np.random.default_rng(seed), reset(seed)), lane) for lane in range(LANES))
+    begin = lambda new: next(starts) if rich else plain(compiled("one_reset")(new)[1])
+    state = begin(key)
     for at in range(number):
         pick, play_key, new = jax.random.split(jax.random.fold_in(key, at), 3)
         open_actions = np.flatnonzero(compiled("one_look")(state)[0])
         action = open_actions[int(jax.random.bits(pick)) % len(open_actions)]
         _, state, _, terminated, truncated, _ = plain(compiled("one_step")(play_key, state, np.int32(action)))
         if terminated | truncated:
-            state = plain(compiled("one_reset")(new)[1])
+            state = begin(new)
         for leaf in jax.tree.leaves(state):
             if leaf.dtype != np.float32:
                 hashed.update(leaf.astype("<i4").tobytes())
     return hashed.hexdigest()
 
 
+@pytest.mark.parametrize("rich", [False, True], ids=("new games", "rich games"))
 @pytest.mark.parametrize("seed", range(3))
-def test_the_same_games_as_ever(seed: int) -> None:
+def test_the_same_games_as_ever(seed: int, rich: bool) -> None:
     """1,000 steps are what they were. A change of the rules, of their draws or of JAX's random numbers changes this."""
-    assert digest(seed) == DIGESTS[seed]
+    assert digest(seed, rich) == DIGESTS[rich][seed]

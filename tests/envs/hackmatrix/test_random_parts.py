@@ -255,18 +255,54 @@ def test_where_games_begin_and_lead() -> None:
 def test_transmissions_of_a_stage(stage: int) -> None:
     """GE-05, and GE-06 on later stages."""
     board = copies(make_state(player=(5, 4), stage=stage - 1))
-    after = joined([step(board, RIGHT, 50 + stage, number)[1] for number in range(4)])
+    after = joined([step(board, RIGHT, 50 + stage, number)[1] for number in range(BATCHES)])
     n = len(after.row)
     assert (after.stage == stage).all() and (after.trans_mask == (np.arange(20) < stage)).all()
     rows, sent = after.transmissions[:, :stage], crowd(after)[1]
     assert (sent <= 1).all() and not sent[:, CORNER].any() and not ((sent > 0) & (after.block_type > 0)).any()
     assert (rows[..., 2] == 1).all() and not rows[..., 4:].any()
     likely(np.bincount(rows[..., 3].ravel(), minlength=4), n * stage, 1 / 4)
-    for lane in range(n):
+    for lane in range(0, n, 4):  # plain Python
         there = board_of(after, lane)
         assert valid_layout(there.walls)
         assert not any(in_line_of_fire(there, (row[0], row[1])) for row in there.transmissions if row)
     assert (after.scheduled_task_interval == 13 - stage).all() and (after.next_scheduled_task_turn == 13 - stage).all()
+
+
+def survivors(*where: tuple[int, int]) -> list[dict[str, int]]:
+    """Stunned viruses on these cells."""
+    return [virus(*cell, stunned=1) for cell in where]
+
+
+def test_a_stage_uses_the_line_of_fire_last() -> None:
+    """GE-05's other half: a transmission in it, where survivors leave few cells, means that no other cell is free."""
+    inner = [cell for cell in CELLS if 5 not in cell and cell not in CORNERS]
+    board = copies(make_state(player=(5, 4), stage=7, enemies=survivors(*inner[:16])))
+    _, after, *_, info = step(board, RIGHT, 58)
+    crowded = 0
+    for lane in range(LANES):
+        there = board_of(after, lane)
+        sent = {(row[0], row[1]) for row in there.transmissions if row}
+        assert len(sent) + info["dropped_spawns"][lane] == 8 and not sent & set(CORNERS)
+        free = set(inner[16:]) - there.walls - sent
+        free -= {cell for cell in free if in_line_of_fire(there, cell)}
+        in_fire = {cell for cell in sent if in_line_of_fire(there, cell)}
+        assert not (free and in_fire)
+        crowded += bool(in_fire)
+    assert crowded > 0
+
+
+def test_a_stage_counts_the_transmissions_that_have_no_place() -> None:
+    """Sections 5.4 and 17: two slots for five on stage 5; then at most one cell, where no block lies."""
+    inner = [cell for cell in CELLS if cell not in CORNERS and cell != (5, 4)]
+    sent = [{"row": row, "col": col, "timer": 4, "type": 0} for row, col in inner[:18]]
+    _, after, *_, info = step(copies(make_state(player=(5, 4), stage=4, transmissions=sent)), RIGHT, 59)
+    assert after.trans_mask.all() and (info["dropped_spawns"] == 3).all()
+    board = copies(make_state(player=(5, 4), stage=4, transmissions=sent, enemies=survivors(*inner[18:])))
+    _, after, *_, info = step(board, RIGHT, 60)
+    placed = after.block_type[:, 5, 4] == 0
+    assert (after.trans_mask.sum(1) == 18 + placed).all() and (info["dropped_spawns"] == 5 - placed).all()
+    assert placed.any() and not placed.all()
 
 
 def test_the_same_key_gives_the_same_game() -> None:
