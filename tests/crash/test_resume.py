@@ -13,13 +13,19 @@ from mxnb.run.checkpoint import kept_updates, steps_folder
 
 pytestmark = pytest.mark.brief
 
-STOPS = dict.fromkeys(TRAINED, (20, 40, 60, 80, 100)) | {"craftax": (2,), "hackmatrix": (60,)}
+FIVE = (20, 40, 60, 80, 100)
+STOPS = dict.fromkeys(TRAINED, FIVE) | {"craftax": (2,), "hackmatrix": (60,)}
 """Agent -> updates to go on from; one where compiling takes long."""
 
 
-@pytest.mark.parametrize("agent", STOPS)
-def test_resumed_in_a_new_process(agent: str, tmp_path: Path) -> None:
-    stops = STOPS[agent]
+@pytest.mark.parametrize(
+    ("agent", "stops"),
+    [
+        *(pytest.param(agent, stops, id=agent) for agent, stops in STOPS.items()),
+        pytest.param("hackmatrix", FIVE, marks=pytest.mark.slow, id="hackmatrix-five"),
+    ],
+)
+def test_resumed_in_a_new_process(agent: str, stops: tuple[int, ...], tmp_path: Path) -> None:
     whole = finish(agent, tmp_path / "whole", save_updates=stops[0], keep=99)
     assert set(stops) < set(kept_updates(tmp_path / "whole"))
     folders = [tmp_path / f"from{stop}" for stop in stops]
