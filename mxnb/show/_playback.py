@@ -22,7 +22,7 @@ from mxnb.show._episodes import REWARDED, action_name, died_at, ending, filmstri
 from mxnb.show._figures import LARGE, replace_file, to_base64, to_png
 
 _FPS = 5  # frames a second at first, and in GIF and MP4
-_FRAME_BYTES = 4096  # 500 frames of this size take 2.7 MB in a page
+_FRAME_BYTES = 4096  # 500 frames of this size take 2.7 MB in a page; one with words in it needs 0.1 byte a pixel
 _SPEEDS = (1, 2, 5, 10, 20, 40)
 
 
@@ -206,15 +206,16 @@ def _rounded(values: Any) -> list[float | None]:
 def _pictures(frames: Any) -> list[bytes]:
     """As WebP, without loss where that is small; noise (Craftax's night) is kept to what the eye sees.
 
-    On average none takes more than _FRAME_BYTES, as long as that is possible at all.
+    On average none takes more than _FRAME_BYTES, or a tenth of a byte for each pixel of a large one, as long as that is
+    possible at all.
     """
+    most = max(_FRAME_BYTES, frames[0].shape[0] * frames[0].shape[1] // 10)
     exact = [encoded(frame, "webp", lossless=True, quality=50, method=3) for frame in frames]
     for quality in (60, 40, 20, 5):
         found = [
-            x if len(x) <= _FRAME_BYTES else encoded(f, "webp", quality=quality)
-            for x, f in zip(exact, frames, strict=True)
+            x if len(x) <= most else encoded(f, "webp", quality=quality) for x, f in zip(exact, frames, strict=True)
         ]
-        if sum(map(len, found)) <= _FRAME_BYTES * len(found):
+        if sum(map(len, found)) <= most * len(found):
             break
     return found
 

@@ -24,7 +24,7 @@
       if (frame.width !== picture.naturalWidth || frame.height !== picture.naturalHeight) {
         frame.width = picture.naturalWidth; frame.height = picture.naturalHeight;
         // Words in a picture that is large enough (LARGE in _figures.py) would lose strokes where it is scaled.
-        frame.style.maxWidth = frame.width > 240 ? frame.width + "px" : "";
+        frame.style.maxWidth = frame.width > 240 ? frame.width + 2 + "px" : "";  // and its border
       }
       frame.getContext("2d").drawImage(picture, 0, 0);
     };

@@ -127,6 +127,24 @@ def test_five_hundred_noisy_frames_stay_under_three_megabytes(recording: SimpleN
     assert len(Playback((long,)).page()) < 3_000_000
 
 
+def test_a_picture_with_words_is_kept_as_it_is(recording: SimpleNamespace) -> None:
+    """HackMatrix's panel is in small letters: a lossy picture of it cannot be read."""
+    from PIL import Image
+
+    from mxnb.envs.hackmatrix import make_state, render
+
+    boards = [make_state(player=(3, 2), credits=n, owned=[n], enemies=[{"type": n % 4, "row": 1, "col": 4, "hp": 2}])
+              for n in range(6)]  # fmt: skip
+    frames = np.stack([render(board) for board in boards])
+    whole = {name: getattr(recording, name) for name in ("actions", "rewards", "values", "entropies", "probs")}
+    cut = {name: value[:5] for name, value in whole.items()}
+    told = data_of(Playback((changed(recording, frames=frames, **cut),)).html())
+    assert len(told["pictures"]) == 6
+    for frame, code in zip(frames, told["pictures"], strict=True):
+        with Image.open(io.BytesIO(base64.b64decode(code))) as picture:
+            np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), frame)
+
+
 @pytest.mark.parametrize("kind", ["html", "png", "gif"])
 def test_files_are_whole(recording: SimpleNamespace, tmp_path: Path, kind: str) -> None:
     from PIL import Image
