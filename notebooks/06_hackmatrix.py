@@ -418,22 +418,33 @@ use_figure
 # %% [markdown]
 # ## Watch it play
 #
-# The trained agent, drawing actions as it did in training: of up to twenty episodes the first in which it casts a
-# program.
+# The trained agent, drawing actions as it did in training: of up to twenty episodes the first in which it casts a program
+# other than WAIT.
 
 # %%
 policy = mxnb.load_policy(result.run_dir, agent=agent)
 for number in range(1, 21):
     episode = record(policy, env, jax.random.key(p.seed + number), max_steps=300)
-    programs = [env.spec.action_names[action] for action in episode.actions if action > 4]
-    if programs:
+    casts = [(t, env.spec.action_names[action]) for t, action in enumerate(episode.actions) if action > 4]
+    told = [cast for cast in casts if cast[1] != "WAIT"]
+    if told:
         break
 ended = "" if episode.terminated or episode.truncated else ", cut here"
 print(f"episode {number}: {len(episode.actions)} steps{ended}, stage {episode.info['stage']:.0f}, ", end="")
-print(f"return {episode.rewards.sum():.1f}; programs: {', '.join(programs) or 'none'}")
-strip = mxnb.show.filmstrip(episode, columns=2, frames=6)
+print(f"return {episode.rewards.sum():.1f}; programs: {', '.join(name for _, name in casts) or 'none'}")
+strip = mxnb.show.filmstrip(episode, columns=2, frames=4)
 mxnb.show.save(strip, result.run_dir / "figures" / "episode.png")
 strip
+
+# %% [markdown]
+# And the program itself: the board before it is cast, and after. Was it worth its price?
+
+# %%
+if told:
+    t, name = told[0]
+    both = mxnb.show.pictures(episode.frames[t : t + 2], [f"step {t}: {name}", f"reward {episode.rewards[t]:+.2f}"])
+    mxnb.show.save(both, result.run_dir / "figures" / "program.png")
+    display(both)
 
 # %%
 watched = mxnb.show.Playback((episode,), "An episode of HackMatrix")
