@@ -200,7 +200,7 @@ names = env.spec.action_names
 mask = np.asarray(env.action_mask(board))
 why = dict.fromkeys(names[5:], "not owned") | {"up": "a wall", "left": "a wall"}
 why |= {"COL": "nobody in the column", "SIPH+": "costs 5 credits", "SCORE": "costs 5 energy"}
-masked = mxnb.show.mask_picture(np.asarray(env.render(board))[:304], mask, names, reasons=why)
+masked = mxnb.show.mask_picture(env.render(board), mask, names, reasons=why)
 mxnb.show.save(masked, p.run_dir / "figures" / "mask.png")
 masked
 

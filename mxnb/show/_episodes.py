@@ -158,7 +158,7 @@ def mask_picture(
         bars = fig.subplots()
     else:
         picture, bars = fig.subplots(1, 2, width_ratios=(1.0, 1.05))
-        _picture(picture, np.asarray(frame), WIDTH / 2)
+        _picture(picture, np.asarray(frame), 0.4 * WIDTH)  # what the names of the actions leave of one half
         picture.set_title("The state", fontsize=FONT + 0.5, fontweight="bold", loc="left", color=INK)
         picture.set_anchor("N")
     style(bars, f"{int(legal.sum())} of {n} actions legal", "" if shares is None else "probability (%)")
