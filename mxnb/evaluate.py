@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mxnb.envs.api import NUMBERS, TICK_INFO, Env, Spec, finite_bounds
+from mxnb.envs.api import NUMBERS, REACHED, TICK_INFO, Env, Spec, finite_bounds
 from mxnb.envs.vector import make_worlds
 from mxnb.kernels.lives import mean_life, median_life, renewal_gain, reward_rate, survival_curve
 
@@ -63,7 +63,7 @@ class Episodes:
         """
         counted = {k: v for k, v in self.info.items() if k not in (*TICK_INFO, *NUMBERS)}
         rates = {k: _wilson(v) for k, v in counted.items() if np.isin(v, (0.0, 1.0)).all()}
-        shares = [rate["mean"] for name, rate in rates.items() if not ("/" in name or name.startswith("reached_"))]
+        shares = [rate["mean"] for name, rate in rates.items() if not ("/" in name or name.startswith(REACHED))]
         found: dict[str, Any] = {
             "episodes": len(self.returns),
             "return": _interval(self.returns),

@@ -419,32 +419,43 @@ use_figure
 # ## Watch it play
 #
 # The trained agent, drawing actions as it did in training: of up to twenty episodes the first in which it casts a program
-# other than WAIT.
+# other than WAIT. So it was chosen, and how far it comes here says nothing; the table above does.
 
 # %%
+from mxnb.envs.hackmatrix.tables import CREDITS, ENERGY, PROGRAMS
+
 policy = mxnb.load_policy(result.run_dir, agent=agent)
 for number in range(1, 21):
     episode = record(policy, env, jax.random.key(p.seed + number), max_steps=300)
-    casts = [(t, env.spec.action_names[action]) for t, action in enumerate(episode.actions) if action > 4]
+    taken = [env.spec.action_names[action] for action in episode.actions]
+    casts = [(t, name) for t, name in enumerate(taken) if name in PROGRAMS]
     told = [cast for cast in casts if cast[1] != "WAIT"]
     if told:
         break
 ended = "" if episode.terminated or episode.truncated else ", cut here"
 print(f"episode {number}: {len(episode.actions)} steps{ended}, stage {episode.info['stage']:.0f}, ", end="")
 print(f"return {episode.rewards.sum():.1f}; programs: {', '.join(name for _, name in casts) or 'none'}")
-strip = mxnb.show.filmstrip(episode, columns=2, frames=4)
+strip = mxnb.show.filmstrip(episode, frames=4)
 mxnb.show.save(strip, result.run_dir / "figures" / "episode.png")
 strip
 
 # %% [markdown]
-# And the program itself: the board before it is cast, and after. Was it worth its price?
+# And the program itself: the board before it is cast, and after. What did it change, and was it worth its price? Some change
+# only numbers: ATK+ the attack, CALM and DELAY what is still to come.
 
 # %%
 if told:
     t, name = told[0]
-    both = mxnb.show.pictures(episode.frames[t : t + 2], [f"step {t}: {name}", f"reward {episode.rewards[t]:+.2f}"])
+    price = f"{CREDITS[PROGRAMS.index(name)]} credits, {ENERGY[PROGRAMS.index(name)]} energy"
+    words = [f"step {t}: {name}, {price}", f"after it: reward {episode.rewards[t]:+.2f}"]
+    both = mxnb.show.pictures(episode.frames[t : t + 2], words)
     mxnb.show.save(both, result.run_dir / "figures" / "program.png")
     display(both)
+else:
+    print("no program but WAIT in twenty episodes")
+
+# %% [markdown]
+# The whole episode, step by step:
 
 # %%
 watched = mxnb.show.Playback((episode,), "An episode of HackMatrix")

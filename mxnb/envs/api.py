@@ -64,6 +64,9 @@ CAUSES = ("cause/alive", "cause/death", "cause/limit", "cause/win")
 NUMBERS = ("stage", "highest_stage", "score", "life")
 """Names of info that are no achievements, though such a number may be 0 or 1 by chance."""
 
+REACHED = "reached_"
+"""How names of info begin that are 1 once that stage of a game was entered."""
+
 TICK_INFO = ("tick/alive", "tick/tau")
 """Names of info that tell of one step and not of an episode: whether its action counted, and the steps it took."""
 

@@ -22,7 +22,7 @@ _EXTRA = 24
 _GAP = 0.06  # inches between pictures
 
 
-def filmstrip(recording: Any, *, columns: int = 4, frames: int = 8) -> Figure:
+def filmstrip(recording: Any, *, columns: int | None = None, frames: int = 8) -> Figure:
     """Draw an episode as frames with step, action, value and reward below each.
 
     Shown are `frames` evenly spaced ones from first to last, and those whose action earned a reward of at
@@ -32,13 +32,13 @@ def filmstrip(recording: Any, *, columns: int = 4, frames: int = 8) -> Figure:
     Args:
         recording: has `frames` uint8[T + 1, H, W, 3], `actions` int[T], `rewards` float[T], `values` float[T],
             `action_names` (one word per action, or () for indices).
-        columns: frames beside each other; 4 is legible on a phone.
+        columns: frames beside each other; None for what is legible on a phone, 4, or 2 of more than 240 pixels.
         frames: evenly spaced frames.
 
     Raises:
         ValueError: there are no frames (the environment has no `render`), or lengths do not match.
     """
-    if columns < 1 or frames < 1:
+    if (columns is not None and columns < 1) or frames < 1:
         raise ValueError(f"columns is {columns} and frames is {frames}; both must be at least 1.")
     pictures = None if recording.frames is None else np.asarray(recording.frames)
     if pictures is None or pictures.ndim != 4 or len(pictures) == 0:
@@ -49,6 +49,7 @@ def filmstrip(recording: Any, *, columns: int = 4, frames: int = 8) -> Figure:
             f"{len(pictures)} frames, {steps} actions, {len(recording.rewards)} rewards and {len(recording.values)} "
             "values; T steps have T + 1 frames and T of each of the others."
         )
+    columns = columns or (2 if pictures.shape[2] > LARGE else 4)
     chosen = choose_frames(np.asarray(recording.rewards), frames)
     paid = np.asarray(recording.rewards) >= REWARDED
     rims = {t for t in chosen if t < steps and paid[t]} if paid.sum() <= steps / 2 else set()
@@ -62,8 +63,8 @@ def pictures(frames: Sequence[Any], captions: Sequence[str] = (), *, columns: in
 
     Args:
         frames: uint8[H, W, 3] each, as an environment's `render(state)` gives them.
-        captions: words for each; () for none.
-        columns: pictures beside each other. A picture of more than 240 pixels is not made larger than it is.
+        captions: words for each; () for none. Long ones are broken.
+        columns: pictures that share the width. One of more than 240 pixels is never made larger than it is.
 
     Raises:
         ValueError: no pictures, pictures of different sizes, or another number of captions.
@@ -73,7 +74,8 @@ def pictures(frames: Sequence[Any], captions: Sequence[str] = (), *, columns: in
         raise ValueError(f"give pictures [H, W, 3] of one size; got {[frame.shape for frame in shown]}")
     if captions and len(captions) != len(shown):
         raise ValueError(f"{len(shown)} pictures and {len(captions)} captions; give one each")
-    return _sheet(shown, captions or [""] * len(shown), columns)
+    width = max(8, int(14.2 * _cell(shown[0], columns)))
+    return _sheet(shown, ["\n".join(textwrap.wrap(c, width)) for c in captions or [""] * len(shown)], columns)
 
 
 def _cell(frame: np.ndarray, columns: int) -> float:
@@ -118,7 +120,7 @@ def choose_frames(rewards: np.ndarray, frames: int) -> list[int]:
     return sorted({*even.tolist(), *events.tolist()})
 
 
-def write_png(recording: Any, path: str | os.PathLike[str], *, columns: int = 4, frames: int = 8) -> Path:
+def write_png(recording: Any, path: str | os.PathLike[str], *, columns: int | None = None, frames: int = 8) -> Path:
     """Write the filmstrip of an episode; a reader of the file never sees a part of it. Returns the path."""
     return save(filmstrip(recording, columns=columns, frames=frames), path)
 
@@ -241,7 +243,7 @@ def _caption(recording: Any, t: int, width: int) -> str:
 
 def _picture(ax: Any, frame: np.ndarray, inches: float, rim: bool = False) -> None:
     """A frame with whole pixels; one larger than its place is averaged, for nearest would drop lines."""
-    fits = frame.shape[1] <= inches * DPI
+    fits = frame.shape[1] <= inches * DPI + 0.5
     ax.imshow(frame, interpolation="nearest" if fits else "antialiased")
     ax.set_xticks([])
     ax.set_yticks([])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 WIDTH = 4.8  # inches; 400 pixels of a phone are then 83 per inch, and a font of 9 points is 10 pixels high
 DPI = 140
-LARGE = 240  # pixels; a frame at most so wide is shown larger, at whole multiples where it can be, a wider one never
+LARGE = 240  # pixels; a wider frame is never enlarged, a narrower one at whole multiples where that can be
 FONT, SMALL = 9.0, 8.0
 # Okabe and Ito's colours, which the colour-blind can tell apart; darkest first so that few lines differ most.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -22,7 +22,8 @@ from mxnb.show._episodes import REWARDED, action_name, died_at, ending, filmstri
 from mxnb.show._figures import LARGE, replace_file, to_base64, to_png
 
 _FPS = 5  # frames a second at first, and in GIF and MP4
-_FRAME_BYTES = 4096  # 500 frames of this size take 2.7 MB in a page; one with words in it needs 0.1 byte a pixel
+_FRAME_BYTES = 4096  # 500 frames of this size take 2.7 MB in a page
+_LARGE_BYTES = 8_000_000  # of all frames together where they are large and have words in them
 _SPEEDS = (1, 2, 5, 10, 20, 40)
 
 
@@ -136,8 +137,14 @@ def events(recording: Any) -> list[tuple[int, str]]:
 
     The step is that of the action which did it; a death and the end are at the frame that shows them first.
     """
-    found = [(int(when), name.replace("_", " ")) for name, when in achieved(recording).items() if when is not None]
+    from mxnb.evaluate import REACHED
+
     stages = np.asarray(recording.infos.get("stage", ()))
+    found = [
+        (int(when), name.replace("_", " "))
+        for name, when in achieved(recording).items()
+        if when is not None and not (name.startswith(REACHED) and len(stages))
+    ]
     found += [(int(t) + 1, f"stage {stages[t + 1]:g}") for t in np.flatnonzero(np.diff(stages) > 0)]
     rewards = np.asarray(recording.rewards)
     paid, told = np.flatnonzero(rewards >= REWARDED), {step for step, _ in found}
@@ -169,6 +176,7 @@ def _data(recordings: Sequence[Any]) -> dict[str, Any]:
     first = recordings[0]
     count = np.shape(first.probs)[-1] if np.ndim(first.probs) == 2 else 0
     return {
+        "large": LARGE,
         "actions": [action_name(first.action_names, i) for i in range(count)],
         "achievements": [name.replace("_", " ") for name in names],
         "pictures": [base64.b64encode(picture).decode() for picture in _pictures(list(pictures.values()))],
@@ -206,10 +214,10 @@ def _rounded(values: Any) -> list[float | None]:
 def _pictures(frames: Any) -> list[bytes]:
     """As WebP, without loss where that is small; noise (Craftax's night) is kept to what the eye sees.
 
-    On average none takes more than _FRAME_BYTES, or a tenth of a byte for each pixel of a large one, as long as that is
-    possible at all.
+    On average none takes more than _FRAME_BYTES, or a large one than a tenth of a byte for each pixel while all stay
+    below _LARGE_BYTES, as long as that is possible at all.
     """
-    most = max(_FRAME_BYTES, frames[0].shape[0] * frames[0].shape[1] // 10)
+    most = max(_FRAME_BYTES, min(frames[0].shape[0] * frames[0].shape[1] // 10, _LARGE_BYTES // len(frames)))
     exact = [encoded(frame, "webp", lossless=True, quality=50, method=3) for frame in frames]
     for quality in (60, 40, 20, 5):
         found = [

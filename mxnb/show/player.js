@@ -23,9 +23,11 @@
       if (!picture.complete) { picture.onload = () => { if (step === wanted && now === whose) draw(); }; return; }
       if (frame.width !== picture.naturalWidth || frame.height !== picture.naturalHeight) {
         frame.width = picture.naturalWidth; frame.height = picture.naturalHeight;
-        // Words in a picture that is large enough (LARGE in _figures.py) would lose strokes where it is scaled.
-        frame.style.maxWidth = frame.width > 240 ? frame.width + 2 + "px" : "";  // and its border
       }
+      // Words in a large picture would lose strokes where it is enlarged, or made smaller by whole pixels.
+      const large = frame.width > data.large;
+      frame.style.maxWidth = large ? frame.width + 2 + "px" : "";  // and its border
+      frame.style.imageRendering = large ? "auto" : "";
       frame.getContext("2d").drawImage(picture, 0, 0);
     };
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mxnb.envs.api import CAUSES, Env, Spec
+from mxnb.envs.api import CAUSES, REACHED, Env, Spec
 from mxnb.envs.hackmatrix import bits
 from mxnb.envs.hackmatrix.actions import act, action_mask
 from mxnb.envs.hackmatrix.enemies import phase
@@ -36,7 +36,7 @@ from mxnb.envs.hackmatrix.tables import (
 INFO = (
     *COMPONENTS, "stage", "score", "hp", "completed", "died", "won", "invalid_action", "dropped_spawns", "new_programs",
 )  # fmt: skip
-REACHED = tuple(f"reached_{stage}" for stage in range(2, STAGES + 1))
+ENTERED = tuple(f"{REACHED}{stage}" for stage in range(2, STAGES + 1))
 _STEP, _RESOURCE = COMPONENTS.index("step_penalty"), COMPONENTS.index("resource_gain")
 
 
@@ -106,10 +106,10 @@ def step(
     truncated = ~terminated & (max_episode_steps > 0) & (state.episode_step >= max_episode_steps)
     told = dict(zip(COMPONENTS, parts, strict=True)) | flags
     told |= {"stage": state.stage, "score": state.score, "hp": state.hp, "won": won, "invalid_action": ~legal}
-    told |= {name: state.stage >= stage for stage, name in enumerate(REACHED, 2)}
+    told |= {name: state.stage >= stage for stage, name in enumerate(ENTERED, 2)}
     causes = (~(terminated | truncated), terminated & ~won, truncated, won)
     told |= dict(zip(CAUSES, causes, strict=True))
-    info = {name: jnp.asarray(told[name], jnp.float32) for name in (*INFO, *CAUSES, *REACHED)}
+    info = {name: jnp.asarray(told[name], jnp.float32) for name in (*INFO, *CAUSES, *ENTERED)}
     return flatten(observe(state)), state, parts.sum(), terminated, truncated, info
 
 
@@ -133,7 +133,7 @@ def hackmatrix(max_episode_steps: int = MAX_STEPS) -> Env:
     means += [("train/new_programs", "new_programs")]
     spec = Spec(
         id="hackmatrix-v1", obs_shape=(OBS_SIZE,), num_actions=len(ACTIONS), action_names=ACTIONS,
-        max_steps=max_episode_steps, info=("stage", "score", *CAUSES, *REACHED), step_means=tuple(means),
+        max_steps=max_episode_steps, info=("stage", "score", *CAUSES, *ENTERED), step_means=tuple(means),
         board=(OBS_SIZE - CELLS * CHANNELS, SIZE, SIZE, CHANNELS), player=(0, 1),
         step_maxima=(("stats/highest_stage", "stage"),),
         action_groups=(("move_frac", ACTIONS[:4]), ("siphon_frac", ACTIONS[4:5]), ("program_frac", ACTIONS[5:])),

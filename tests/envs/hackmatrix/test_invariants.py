@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -334,7 +334,8 @@ def digest(seed: int, rich: bool, number: int = 1000) -> str:
     rich: on any stage, with random programs and resources.
     """
     key, hashed = jax.random.key(seed), hashlib.sha256()
-    starts = (take(enriched(np.random.default_rng(seed), reset(seed)), lane) for lane in range(LANES))
+    rng = np.random.default_rng(seed)
+    starts = map(partial(take, enriched(rng, reset(seed))), range(LANES)) if rich else iter(())
     begin = lambda new: next(starts) if rich else plain(compiled("one_reset")(new)[1])
     state = begin(key)
     for at in range(number):

@@ -284,7 +284,7 @@ def test_a_stage_uses_the_line_of_fire_last() -> None:
         there = board_of(after, lane)
         sent = {(row[0], row[1]) for row in there.transmissions if row}
         assert len(sent) + info["dropped_spawns"][lane] == 8 and not sent & set(CORNERS)
-        free = set(inner[16:]) - there.walls - sent
+        free = set(CELLS) - set(CORNERS) - there.walls - sent - set(inner[:16])
         free -= {cell for cell in free if in_line_of_fire(there, cell)}
         in_fire = {cell for cell in sent if in_line_of_fire(there, cell)}
         assert not (free and in_fire)
