@@ -13,6 +13,7 @@ import pytest
 
 import mxnb
 from mxnb.envs.hackmatrix import tables
+from mxnb.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 SOURCE = (ROOT / "notebooks" / "06_hackmatrix.py").read_text()
@@ -78,3 +79,21 @@ def test_what_to_try_names_the_recipes_weights() -> None:
     text = SOURCE.split("Twice the pay for a new program:")[1].replace("\n#  ", "")
     literal = re.search(r'"reward_scale": (\{[^}]*\})', text)
     assert literal and json.loads(literal[1]) == weights | {"new_programs": 2 * weights["new_programs"]}
+
+
+def test_the_table_of_what_was_tried_is_the_benchmarks() -> None:
+    """Rows, stages and shares of benchmarks/results/hackmatrix_learning.json, which is of the recipe as it is."""
+    measured = json.loads((ROOT / "benchmarks" / "results" / "hackmatrix_learning.json").read_text())
+    rows = re.findall(r"^# \| (.+?) \| (\d\.\d\d), (\d\.\d\d) \| (\d\.\d) % \| (\d\.\d) % \|$", SOURCE, re.M)
+    percent = lambda share: f"{100 * share:.1f}"
+    assert rows == [
+        (row["what"], *(f"{stage:.2f}" for stage in row["stages"]), percent(row["siphon"]), percent(row["program"]))
+        for row in measured["table"]
+    ]
+    (weights,) = [
+        row["changes"]["reward_scale"] for row in measured["table"] if row["what"] == "1 for each new program"
+    ]
+    assert weights == RECIPES[("ppo", "hackmatrix-v1")][0]["reward_scale"] | {"new_programs": 1.0}
+    assert f"reaches {measured['walker']['stage']:.2f} there" in SOURCE.replace("\n# ", " ")
+    halves = [run["stage_half_interval"] for run in measured["runs"]]
+    assert f"{min(halves):.2f} to {max(halves):.2f})" in SOURCE
