@@ -72,13 +72,13 @@ def test_the_table_of_parts_names_all_fifteen() -> None:
 
 
 def test_what_to_try_names_the_recipes_weights() -> None:
-    """The literal that a reader shall put into the parameters cell: the recipe's, but for the one that is doubled."""
+    """The literal that a reader shall put into the parameters cell: the recipe's, but for the one that is taken out."""
     from mxnb.recipes import RECIPES
 
     weights = RECIPES[("ppo", "hackmatrix-v1")][0]["reward_scale"]
-    text = SOURCE.split("Twice the pay for a new program:")[1].replace("\n#  ", "")
+    text = SOURCE.split("Do programs pay in the long run?")[1].replace("\n#  ", "")
     literal = re.search(r'"reward_scale": (\{[^}]*\})', text)
-    assert literal and json.loads(literal[1]) == weights | {"new_programs": 2 * weights["new_programs"]}
+    assert literal and json.loads(literal[1]) == weights | {"new_programs": 0.0}
 
 
 def test_the_table_of_what_was_tried_is_the_benchmarks() -> None:
