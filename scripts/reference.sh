@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes papermill_runs/reference/NOTEBOOK anew: the executed notebook with a stamp, and its pictures.
-#   bash scripts/reference.sh [NOTEBOOK] [PRESET]      6 to 10 minutes for 02_masked_ppo on 2 cores, 12 for 04, 25 for 03, 32 for 06
+#   bash scripts/reference.sh [NOTEBOOK] [PRESET]      6 to 10 minutes for 02_masked_ppo on 2 cores, 12 for 04, 25 for 03, 37 for 06
 # 09_sweep_report tells of papermill_runs/sweeps/ppo_entropy.yaml at 250,000 steps a run: 13 minutes, if it is not done yet.
 set -euo pipefail
 cd "$(dirname "$0")/.."
