@@ -19,6 +19,7 @@ from mxnb.envs.hackmatrix.tables import (
     E_ROW,
     ENEMY_HP,
     ENERGY,
+    FROM_SIPHON,
     HP,
     MAX_HP,
     PROGRAM,
@@ -36,8 +37,8 @@ CELL = 48
 _FINE = 2  # drawn so much larger, then made smaller, so that edges are smooth
 _EDGE, _PANEL = 8, 232
 _WIDTH, _HEIGHT = SIZE * CELL + 2 * _EDGE, SIZE * CELL + 2 * _EDGE + _PANEL  # no wider than a phone shows
-_NIGHT, _FLOOR, _WET, _LINE, _TEXT, _DIM = "#0d1117", "#1b222c", "#15535d", "#2d3846", "#e6edf3", "#7d8894"
-_LACK = "#5d6a79"
+_NIGHT, _FLOOR, _WET, _LINE, _TEXT, _DIM = "#0d1117", "#1b222c", "#15535d", "#2d3846", "#e6edf3", "#a3aebb"
+_LACK = "#758190"
 _BLUE, _VIOLET, _GREY, _GREEN, _YELLOW, _CYAN = "#1f6feb", "#8957e5", "#586069", "#3fb950", "#e3b341", "#56d4dd"
 _FOES = ("#f85149", "#f0883e", "#db61a2", "#bc8cff")  # virus, daemon, glitch, cryptog
 _SHAPES = (
@@ -80,8 +81,8 @@ def render(state: State) -> np.ndarray:
     Blocks show data points (blue), a program's name (violet) or ? (grey), hollow once siphoned, below them the number
     of transmissions that they would release, or the resource that a siphon laid bare. Enemies: virus a triangle, daemon
     a square, glitch a zigzag, cryptog an eye, hollow where the agent does not see it; dots are their HP, z means
-    stunned; they are smaller where something lies under them. A ring with a number is a transmission. In the panel a
-    dot marks the programs that are owned; those that can be cast now are bright.
+    stunned, a teal rim called by a siphon; they are smaller where something lies under them. A ring with a number is a
+    transmission. In the panel a dot marks the programs that are owned; those that can be cast now are bright.
     """
     now = jax.tree.map(np.asarray, state)
     legal = np.asarray(_legal(state))
@@ -89,19 +90,22 @@ def render(state: State) -> np.ndarray:
     draw = ImageDraw.Draw(image)
     crowded = {(int(foe[E_ROW]), int(foe[E_COL])) for foe in now.enemies[now.enemy_mask]}
     crowded |= {(int(line[T_ROW]), int(line[T_COL])) for line in now.transmissions[now.trans_mask]}
+    crowded.add((int(now.row), int(now.col)))
     for row in range(SIZE):
         for col in range(SIZE):
             _floor(draw, now, row, col, (row, col) in crowded)
     for slot in np.flatnonzero(now.trans_mask):
         line = now.transmissions[slot]
         x, y = _corner(line[T_ROW], line[T_COL])
-        _disc(draw, x + 24, y + 24, 15, _NIGHT, _TEXT)
-        _text(draw, x + 24, y + 24, str(line[TURNS]), 16)
+        low = _low(now, line[T_ROW], line[T_COL])
+        _disc(draw, x + 24, y + low, 15, _NIGHT, _TEXT)
+        _text(draw, x + 24, y + low, str(line[TURNS]), 16)
     for slot in np.flatnonzero(now.enemy_mask):
         _enemy(draw, now, now.enemies[slot])
     x, y = _corner(now.row, now.col)
-    _disc(draw, x + 24, y + 24, 16, _TEXT, _CYAN)
-    _text(draw, x + 24, y + 24, "@", 17, _NIGHT)
+    low = _low(now, now.row, now.col)
+    _disc(draw, x + 24, y + low, 16, _TEXT, _CYAN)
+    _text(draw, x + 24, y + low, "@", 17, _NIGHT)
     _panel(draw, now, legal)
     # Plain means: a sharper filter rings, and frames that ring take three times the bytes.
     return np.asarray(image.reduce(_FINE))
@@ -115,8 +119,13 @@ def _corner(row: Any, col: Any) -> tuple[float, float]:
     return _EDGE + CELL * int(col), _EDGE + CELL * (SIZE - 1 - int(row))
 
 
+def _low(now: Any, row: Any, col: Any) -> int:
+    """How far down in its cell a round thing is drawn: lower below words."""
+    return 28 if now.res_credits[row, col] or now.res_energy[row, col] else 24
+
+
 def _floor(draw: Draw, now: Any, row: int, col: int, crowded: bool) -> None:
-    """A cell without who is on it; where it is `crowded` by an enemy or a transmission, words give way."""
+    """A cell without who is on it; where it is `crowded` by the player, an enemy or a transmission, words give way."""
     x, y = _corner(row, col)
     siphoned, kind = bool(now.siphoned[row, col]), int(now.block_type[row, col])
     draw.rectangle(
@@ -139,8 +148,8 @@ def _floor(draw: Draw, now: Any, row: int, col: int, crowded: bool) -> None:
         else:
             _text(draw, x + 24, y + (18 if kind == PROGRAM else 19), words, size if kind == PROGRAM else 20)
         if not siphoned and kind in (DATA, PROGRAM):
-            at = (x + 12, y + 27) if crowded else (x + 24, y + 35)
-            _text(draw, *at, f"+{now.block_spawn_count[row, col]}", 13)
+            at, size = ((x + 11, y + 27), 11) if crowded else ((x + 24, y + 35), 13)
+            _text(draw, *at, f"+{now.block_spawn_count[row, col]}", size)
     if kind and not siphoned:
         return  # what lies under it shows once it is siphoned
     height, size = (36, 10) if kind else (7, 11) if crowded else (40, 12)
@@ -163,11 +172,13 @@ def _enemy(draw: Draw, now: Any, foe: Any) -> None:
         x, y, size, below = x + 24, y + 21, 1.0, 20
     colour = _FOES[kind]
     seen = kind != CRYPTOG or now.show_activated or foe[E_ROW] == now.row or foe[E_COL] == now.col
+    rim = _CYAN if foe[FROM_SIPHON] else None
     if kind < CRYPTOG:
-        _polygon(draw, [(x + size * a, y + size * b) for a, b in _SHAPES[kind]], colour, _NIGHT)
+        _polygon(draw, [(x + size * a, y + size * b) for a, b in _SHAPES[kind]], colour, rim or _NIGHT)
     else:
-        _disc(draw, x, y, 14 * size, colour if seen else None, colour)
-        _disc(draw, x, y, 5 * size, _NIGHT if seen else None, _NIGHT if seen else colour)
+        _disc(draw, x, y, 14 * size, colour if seen else None, rim or colour)
+        if not foe[STUNNED]:  # an eye that sleeps has no pupil: the z takes its place
+            _disc(draw, x, y, 5 * size, _NIGHT if seen else None, _NIGHT if seen else colour)
     if foe[STUNNED]:
         _text(draw, x, y - 1, "z", 15, _NIGHT if seen else colour)
     for i in range(int(ENEMY_HP[kind])):
@@ -190,7 +201,7 @@ def _panel(draw: Draw, now: Any, legal: np.ndarray) -> None:
     _text(draw, left + 100, y + 45, f"{int(now.energy)} energy", 13, _GREEN, "lm")
     _text(draw, right, y + 45, f"{int(now.data_siphons)} siphons", 13, _CYAN, "rm")
     due = "tasks off" if now.scheduled_tasks_disabled else f"next task at turn {int(now.next_scheduled_task_turn)}"
-    _text(draw, left, y + 66, due, 12, _DIM, "lm")
+    _text(draw, left, y + 66, due + (", enemies miss a turn" if now.step_active else ""), 12, _DIM, "lm")
     for index, name in enumerate(PROGRAMS):
         column, row = divmod(index, 8)
         x, top = left + 99 * column, y + 90 + 17 * row
