@@ -23,7 +23,7 @@ _GAP = 0.06  # inches between pictures
 
 
 def filmstrip(recording: Any, *, columns: int | None = None, frames: int = 8) -> Figure:
-    """Draw an episode as frames with step, action, value and reward below each.
+    """Draw an episode as frames with step, action, value and reward below each; a frame is before its action.
 
     Shown are `frames` evenly spaced ones from first to last, and those whose action earned a reward of at
     least 0.5 (with an orange rim; at most 24 of them, and none where more than half of the steps do, for then
@@ -54,7 +54,7 @@ def filmstrip(recording: Any, *, columns: int | None = None, frames: int = 8) ->
     paid = np.asarray(recording.rewards) >= REWARDED
     rims = {t for t in chosen if t < steps and paid[t]} if paid.sum() <= steps / 2 else set()
     captions = [_caption(recording, t, int(14.2 * _cell(pictures[0], columns))) for t in chosen]
-    words = "orange rim: this action earned a reward" if rims and min(columns, len(chosen)) > 1 else ""
+    words = f"orange rim: this action earned {REWARDED:g} or more" if rims and min(columns, len(chosen)) > 1 else ""
     return _sheet([pictures[t] for t in chosen], captions, columns, [t in rims for t in chosen], words)
 
 
@@ -196,8 +196,9 @@ def mask_picture(
 
 
 def action_name(names: Sequence[str], action: int) -> str:
-    """The word for an action, or its number where the environment has none."""
-    return str(names[action]).replace("_", " ") if len(names) > action else f"action {action}"
+    """The word for an action, or its number where the environment has none; a name in capitals stays as it is."""
+    name = str(names[action]) if len(names) > action else f"action {action}"
+    return name if name.isupper() else name.replace("_", " ")
 
 
 def action_words(recording: Any, t: int) -> str:

@@ -118,25 +118,23 @@ def reward_parts(run: Any, *, x: str = "steps", most: int = 7) -> Figure:
     along, parts = _per_episode(rows, names, metric)
     largest = sorted(names, key=lambda name: -np.abs(parts[name]).max())
     shown = {name.removeprefix("reward/").replace("_", " "): parts[name] for name in largest[:most]}
-    if largest[most:]:
-        shown["others"] = np.sum([parts[name] for name in largest[most:]], 0)
+    rest = [parts[name] for name in largest[most:]]
     fig = new_figure(height=3.1)
     ax = fig.subplots()
     scale, word = unit_of(x, along[-1])
     along = along / size / scale
     style(ax, "What an episode's reward was made of", word, "reward an episode")
     up, down = np.zeros(len(along)), np.zeros(len(along))
-    colours = dict(zip(shown, (*COLOURS[:6], LIGHT), strict=False)) | {"others": GREY}
-    for name, y in shown.items():
-        colour = colours[name]
-        gain, loss = np.maximum(y, 0), np.minimum(y, 0)
+    areas = [(name, colour, [y]) for (name, y), colour in zip(shown.items(), (*COLOURS[:6], LIGHT), strict=False)]
+    for name, colour, several in [*areas, ("others", GREY, rest)] if rest else areas:
+        gain, loss = np.maximum(several, 0).sum(0), np.minimum(several, 0).sum(0)
         ax.fill_between(along, up, up + gain, color=colour, linewidth=0, alpha=0.85, label=name)
         ax.fill_between(along, down, down + loss, color=colour, linewidth=0, alpha=0.85)
         up, down = up + gain, down + loss
     ax.plot(along, sum(parts.values()), color=INK, linewidth=1.6, label="sum")
     ax.axhline(0, color=INK, linewidth=0.6)
     fig.legend(loc="outside lower center", fontsize=SMALL, frameon=False, ncols=2)
-    fig.set_figheight(fig.get_figheight() + 0.18 * math.ceil((len(shown) + 1) / 2))
+    fig.set_figheight(fig.get_figheight() + 0.18 * math.ceil((len(shown) + bool(rest) + 1) / 2))
     return fig
 
 
