@@ -146,14 +146,18 @@ def parameters(
         chosen, why = "cpu", ""
     config, more, found = _assembled(cls, chosen, cell)
     _raise(cls, problems + found)
-    own = presets.PRESETS[_agent(cls)][chosen] | recipe(_agent(cls), getattr(config, "env_id", ""), chosen)
+    env_id = getattr(config, "env_id", "")
+    cooked = recipe(_agent(cls), env_id, chosen)
+    own = presets.PRESETS[_agent(cls)][chosen] | cooked
     values = {name: cell[name] or own.get(name, default) for name, default in extra.items()}
+    told = {name: f"recipe {env_id}" if name in cooked else f"preset {chosen}" for name in own}
+    told |= {name: "parameter" if cell[name] != default else "default" for name, default in extra.items() if cell[name]}
     config = replace(config, origins={**config.origins, "preset": chosen})
     run_dir = Path(cell["run_dir"] or default_run_dir(config, notebook, cell["seed"]))
     result = Parameters(
         config, chosen, cell["seed"], run_dir, cell["resume"], values, tuple(notes + more), why.startswith("auto")
     )
-    announce(result, why, expect or own.get("expect", ""))
+    announce(result, why, expect or own.get("expect", ""), told)
     return result
 
 
@@ -421,11 +425,11 @@ def default_run_dir(config: Any, notebook: str, seed: int) -> Path:
     return run_root() / (notebook or "runs") / f"{digest}-s{seed}"
 
 
-def announce(p: Parameters, why: str, expect: str) -> None:
-    """Prints the preset, why it was chosen, what to expect, and every value with its origin."""
+def announce(p: Parameters, why: str, expect: str, origins: Mapping[str, str] | None = None) -> None:
+    """Prints the preset, why it was chosen, what to expect, and every value with its origin (`origins`: of extras)."""
     print(f"preset {p.preset} ({why}): {expect}" if expect else f"preset {p.preset} ({why})")
     rows = [(name, getattr(p.config, name), p.config.origins.get(name, "")) for name in _names(type(p.config))]
-    rows += [(name, value, f"preset {p.preset}" if isinstance(value, int) else "") for name, value in p.extra.items()]
+    rows += [(name, value, (origins or {}).get(name, "default")) for name, value in p.extra.items()]
     width = max(len(name) for name, _, _ in rows)
     for name, value, origin in rows:
         shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"{value}"
