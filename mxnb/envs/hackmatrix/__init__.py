@@ -14,7 +14,8 @@ that the tests' written positions (tests/envs/hackmatrix) come from.
 - Programs are kept for the whole game and paid in credits and energy each time. Moves, the siphon and WAIT end the
   turn; all others take no turn. UNDO goes back to before the last turn, rewards included.
 - Enemies: virus (2 HP, two moves a turn), daemon (3 HP), glitch (2 HP, walks through blocks), cryptog (2 HP, seen only
-  in the player's row and column). Each bite takes one health point.
+  in the player's row and column). Each turn they take a step towards the player, or bite for one health point from one
+  of the four cells beside. Stage s begins with s transmissions; who hatches acts from the next turn on.
 - Scheduled tasks bring one enemy every 13 - stage turns; each siphon postpones the next by five turns and shortens
   the interval by one.
 """
