@@ -151,12 +151,16 @@ def make_state(
         "blocks": _rows("blocks", blocks, _BLOCK, problems),
         "resources": _rows("resources", resources, _RESOURCE, problems),
     }
+    if not isinstance(owned, Iterable):
+        problems.append(f"owned is {owned!r}; use a list of indices, such as [0, 7]")
+        owned = ()
     owned = list(owned)
     (row, col), (exit_row, exit_col) = _pair("player", player, problems), _pair("exit", exit, problems)
     numbers = {
         "hp": (hp, 0, MAX_HP), "credits": (credits, 0, None), "energy": (energy, 0, None), "turn": (turn, 0, None),
         "data_siphons": (data_siphons, 0, None), "attack": (attack, 1, MAX_ATTACK), "score": (score, 0, None),
-        "stage": (stage, 1, STAGES + 1), "player's row": (row, 0, SIZE - 1), "exit's col": (exit_col, 0, SIZE - 1),
+        "stage": (stage, 1, STAGES + 1), "show": (show, 0, 1), "calm": (calm, 0, 1),
+        "player's row": (row, 0, SIZE - 1), "exit's col": (exit_col, 0, SIZE - 1),
         "player's col": (col, 0, SIZE - 1), "exit's row": (exit_row, 0, SIZE - 1),
         **{f"owned {index}": (index, 0, len(PROGRAMS) - 1) for index in owned},
     }  # fmt: skip
@@ -196,8 +200,14 @@ def _rows(
 ) -> list[dict[str, int]]:
     """Entries with their defaults; what is wrong with them goes to `problems`."""
     rows, cells = [], set()
+    if not isinstance(given, Iterable) or isinstance(given, Mapping):
+        problems.append(f"{name} is {given!r}; use a list of dictionaries")
+        return []
     for index, entry in enumerate(given):
         called = f"{name}[{index}]"
+        if not isinstance(entry, Mapping):
+            problems.append(f"{called} is {entry!r}; use a dictionary with {', '.join(keys)}")
+            continue
         unknown = set(entry) - set(keys)
         missing = [key for key in keys if key in _NEEDED and key not in entry]
         problems += [f"{called}: unknown {key}; there are {', '.join(keys)}" for key in sorted(unknown)]

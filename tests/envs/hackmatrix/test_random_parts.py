@@ -136,6 +136,7 @@ def test_a_new_stage_around_survivors() -> None:
     likely([out[:, r, c].sum() for r, c in CORNERS[:3]], LANES, 1 / 3)
     assert (after.data_siphon == (CORNER & ~out & ~me)).all()
     amount = after.res_credits + after.res_energy
+    assert not ((after.res_credits > 0) & (after.res_energy > 0)).any()
     assert ((amount > 0) == ((after.block_type == 0) & (~CORNER | after.data_siphon))).all()
     assert not after.block_type[:, 2, 2].any() and not after.block_type[:, 3, 3].any()
     assert (after.trans_mask == (np.arange(20) < 3)).all()
@@ -170,7 +171,12 @@ def test_reset() -> None:
     likely((bonus > 0).sum(0), n, 1 / 3)
     assert (state.stage == 1).all() and (state.turn == 0).all() and (state.scheduled_task_interval == 12).all()
     assert (state.next_scheduled_task_turn == 12).all() and (state.hp == 3).all() and (state.attack_damage == 1).all()
-    assert (state.trans_mask.sum(1) == 1).all() and not state.enemy_mask.any() and not state.owned_programs.any()
+    assert (state.trans_mask == (np.arange(20) < 1)).all() and not state.enemy_mask.any()
+    sent, out = state.transmissions[:, 0], crowd(state)[1]
+    assert (sent[:, 2] == 1).all() and not sent[:, 4:].any() and not state.owned_programs.any()
+    assert not out[:, CORNER].any() and not ((out > 0) & (state.block_type > 0)).any()
+    for lane in range(0, n, 16):  # plain Python
+        assert not in_line_of_fire(board_of(state, lane), tuple(sent[lane, :2].tolist()))
     assert not (state.snapshot_valid | state.siphoned.any((1, 2)) | state.siphon_center.any((1, 2))).any()
     assert (state.score == 0).all() and (state.episode_step == 0).all()
     assert mask(state).any(1).all() and (exit_distance(state) >= 5).all()
@@ -258,6 +264,8 @@ def test_transmissions_of_a_stage(stage: int) -> None:
     after = joined([step(board, RIGHT, 50 + stage, number)[1] for number in range(BATCHES)])
     n = len(after.row)
     assert (after.stage == stage).all() and (after.trans_mask == (np.arange(20) < stage)).all()
+    blocks = (after.block_type > 0).sum((1, 2))
+    assert blocks.min() == 5 and blocks.max() == 11
     rows, sent = after.transmissions[:, :stage], crowd(after)[1]
     assert (sent <= 1).all() and not sent[:, CORNER].any() and not ((sent > 0) & (after.block_type > 0)).any()
     assert (rows[..., 2] == 1).all() and not rows[..., 4:].any()

@@ -66,7 +66,9 @@ ON_THE_CELL = {
     "the exit": {"exit": (1, 4)},
     "a virus": {"enemies": [foe()]},
     "a hurt virus": {"enemies": [foe(hp=1)]},
-    "a stunned virus": {"enemies": [foe(stunned=1)]},
+    **{f"a stunned {kind}": {"enemies": [foe(type=kind, stunned=1)]} for kind in range(4)},
+    "a stunned cryptog that is shown": {"enemies": [foe(type=CRYPTOG, stunned=1)], "show": True},
+    **{f"a siphon's {kind}": {"enemies": [foe(type=kind, from_siphon=1)]} for kind in range(4)},
     "a daemon": {"enemies": [foe(type=DAEMON)]},
     "a glitch": {"enemies": [foe(type=GLITCH)]},
     "a hidden cryptog": {"enemies": [foe(type=CRYPTOG)]},
@@ -74,6 +76,10 @@ ON_THE_CELL = {
     "a transmission": {"transmissions": [{"row": 1, "col": 4, "timer": 1, "type": VIRUS}]},
     "a later one": {"transmissions": [{"row": 1, "col": 4, "timer": 4, "type": VIRUS}]},
     "the player": {"player": (1, 4)},
+    **{
+        f"the player on {amount} {what}": {"player": (1, 4), "resources": [{"row": 1, "col": 4, what: amount}]}
+        for what, amount in (("credits", 2), ("credits", 3), ("energy", 2))
+    },
     **{
         f"{name} on {amount} {what}": {
             "enemies": [foe(type=kind)], "resources": [{"row": 1, "col": 4, what: amount}],
@@ -135,8 +141,17 @@ PANEL = {
 def test_every_number_of_the_player_has_its_own_panel() -> None:
     """The last two have the same numbers: only what can be cast now tells them apart."""
     pictures = {name: render(board(**changes)) for name, changes in PANEL.items()}
+    pictures["enemies miss a turn"] = render(board().replace(step_active=np.True_))
     panels = {name: picture[6 * CELL + 2 * EDGE :].astype(int) for name, picture in pictures.items()}
     differ(panels, above=40, pixels=4)
+
+
+@pytest.mark.parametrize("kind", range(4))
+@pytest.mark.parametrize("show", [False, True])
+def test_a_stun_is_as_plain_on_each_enemy(kind: int, show: bool) -> None:
+    """A z is drawn in some forty strokes' pixels; one that is dark on dark changes a few."""
+    awake, asleep = (render(board(enemies=[foe(type=kind, stunned=s)], show=show)) for s in (0, 1))
+    assert (np.abs(cell(awake, 1, 4) - cell(asleep, 1, 4)).max(-1) > 80).sum() > 15
 
 
 def test_the_picture_is_as_large_as_is_promised_and_has_row_0_at_the_bottom() -> None:
