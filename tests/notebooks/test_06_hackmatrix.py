@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import nbformat
 import numpy as np
 import pytest
 
@@ -95,5 +96,40 @@ def test_the_table_of_what_was_tried_is_the_benchmarks() -> None:
     ]
     assert weights == RECIPES[("ppo", "hackmatrix-v1")][0]["reward_scale"] | {"new_programs": 1.0}
     assert f"reaches {measured['walker']['stage']:.2f} there" in SOURCE.replace("\n# ", " ")
+    assert f"this one is of commit {measured['commit']}." in SOURCE
     halves = [run["stage_half_interval"] for run in measured["runs"]]
     assert f"{min(halves):.2f} to {max(halves):.2f})" in SOURCE
+
+
+def printed(words: str) -> str:
+    """The output of the executed notebook's cell that begins with the words."""
+    executed = nbformat.read(ROOT / "papermill_runs" / "reference" / "06_hackmatrix.ipynb", 4)
+    streams = [out.text for part in executed.cells for out in part.get("outputs", ()) if out.output_type == "stream"]
+    (found,) = [text for text in streams if text.startswith(words)]
+    return found
+
+
+def test_readme_tells_what_the_executed_notebook_printed_and_it_is_learned() -> None:
+    """The aims: 0.5 of a stage above the walker, 3.0, 1 % of siphons and of programs, half an hour a seed, 3 seeds."""
+    number = r"(\d+\.\d\d)"
+    table = printed("512 episodes each")
+    stages = {
+        name.strip(): (float(a), float(b)) for name, a, b in re.findall(rf"^(\S.*?) +{number} ± {number} ", table, re.M)
+    }
+    row = rf"^seed (\d) +{number} ± {number} +([+-]{number}) +{number} % +{number} % +{number} +(\d+\.\d)$"
+    seeds = re.findall(row, table, re.M)
+    (walker, margin), (random, _) = stages["walker"], stages["random, legal"]
+    assert len(seeds) == 3 and walker > random + 1
+    readme = (ROOT / "README.md").read_text()
+    for which, stage, error, paid, _, siphons, programs, _, minutes in seeds:
+        assert float(stage) - float(error) > walker + margin and float(stage) > max(3.0, walker + 0.5)
+        assert float(siphons) > 1 and float(programs) > 1 and float(minutes) < 30
+        told = (
+            rf"seed {which} \| \*\*{stage}\*\* ± {error} \| {re.escape(paid)} \| {siphons} %[a-z ]* \| {programs} % \|"
+        )
+        assert re.search(told, readme), told
+    for name, words in (("walker", "a script that walks to the exit"), ("random, legal", "random, legal actions")):
+        assert f"| {words} | {stages[name][0]:.2f} ± {stages[name][1]:.2f} |" in readme
+    slowest = max(float(minutes) for *_, minutes in seeds)
+    least, most = re.search(r"10M steps in (\d+) to (\d+) minutes a seed", readme).groups()
+    assert int(least) <= slowest <= int(most)
