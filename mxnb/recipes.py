@@ -38,7 +38,7 @@ RECIPES: dict[tuple[str, str], tuple[dict[str, Any], dict[str, dict[str, Any]]]]
                 "total_timesteps": 10_000_000,
                 "hidden_dim": 128,
                 "num_seeds": 3,
-                "expect": "a seed trains 10 to 12 minutes on 2 CPU cores, the notebook trains 3; 40 MB of disk",
+                "expect": "a seed trains 10 to 13 minutes on 2 CPU cores, the notebook trains 3; 40 MB of disk",
             },
             "colab_t4": {"num_envs": 512, "num_steps": 32, "total_timesteps": 20_000_000, "num_seeds": 1},
             "colab_t4_small": {"num_envs": 256, "num_steps": 32, "total_timesteps": 10_000_000, "num_seeds": 1},
