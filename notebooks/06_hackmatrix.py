@@ -138,7 +138,8 @@ first
 #
 # The action **siphon** spends one data siphon and drains the cross of five cells around you. Below, the player siphons: two
 # points, the program RESET, two credits and three energy. The price is four transmissions, who hatch next turn and can be
-# destroyed before. The cells turn teal, the blocks hollow: they are drained, but still walls. Then the player attacks the virus, which came near in the meantime, and the four hatch.
+# destroyed before. The cells turn teal, the blocks hollow: they are drained, but still walls. Then the player attacks the
+# virus, which came near in the meantime, and the four hatch.
 
 # %%
 play = jax.jit(env.step)
@@ -499,8 +500,7 @@ watched
 # ## What would it do there?
 #
 # Back to the first board, the one built by hand. The policy gives each legal action a probability, and exactly none to the
-# others. Move a piece above, run that cell
-# and this one again: does it change its mind?
+# others. Move a piece above, run that cell, the one of the mask and this one again: does it change its mind?
 
 # %%
 from mxnb.envs.hackmatrix import flatten, observe
