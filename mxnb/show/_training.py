@@ -117,16 +117,19 @@ def reward_parts(run: Any, *, x: str = "steps", most: int = 7) -> Figure:
         raise ValueError(f"{run_path(run)} reports no parts of the reward, or no episode has ended yet")
     along, parts = _per_episode(rows, names, metric)
     largest = sorted(names, key=lambda name: -np.abs(parts[name]).max())
-    shown = {name.removeprefix("reward/").replace("_", " "): parts[name] for name in largest[:most]}
-    rest = [parts[name] for name in largest[most:]]
+    areas = [
+        (name.removeprefix("reward/").replace("_", " "), colour, [parts[name]])
+        for name, colour in zip(largest[:most], (*COLOURS[:6], LIGHT), strict=False)
+    ]
+    if largest[most:]:
+        areas.append(("others", GREY, [parts[name] for name in largest[most:]]))
     fig = new_figure(height=3.1)
     ax = fig.subplots()
     scale, word = unit_of(x, along[-1])
     along = along / size / scale
     style(ax, "What an episode's reward was made of", word, "reward an episode")
     up, down = np.zeros(len(along)), np.zeros(len(along))
-    areas = [(name, colour, [y]) for (name, y), colour in zip(shown.items(), (*COLOURS[:6], LIGHT), strict=False)]
-    for name, colour, several in [*areas, ("others", GREY, rest)] if rest else areas:
+    for name, colour, several in areas:
         gain, loss = np.maximum(several, 0).sum(0), np.minimum(several, 0).sum(0)
         ax.fill_between(along, up, up + gain, color=colour, linewidth=0, alpha=0.85, label=name)
         ax.fill_between(along, down, down + loss, color=colour, linewidth=0, alpha=0.85)
@@ -134,7 +137,7 @@ def reward_parts(run: Any, *, x: str = "steps", most: int = 7) -> Figure:
     ax.plot(along, sum(parts.values()), color=INK, linewidth=1.6, label="sum")
     ax.axhline(0, color=INK, linewidth=0.6)
     fig.legend(loc="outside lower center", fontsize=SMALL, frameon=False, ncols=2)
-    fig.set_figheight(fig.get_figheight() + 0.18 * math.ceil((len(shown) + bool(rest) + 1) / 2))
+    fig.set_figheight(fig.get_figheight() + 0.18 * math.ceil((len(areas) + 1) / 2))
     return fig
 
 
