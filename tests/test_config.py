@@ -290,6 +290,20 @@ def test_a_parameter_of_one_notebook_is_left_to_the_preset(source: str) -> None:
     assert cell_problems("compare_timesteps = 'x'", call) == ["compare_timesteps: expected a whole number, got 'x'"]
 
 
+def test_a_parameter_of_one_notebook_is_printed_with_its_origin(capsys: pytest.CaptureFixture[str]) -> None:
+    """From the cell, HackMatrix's recipe, the preset, or nowhere."""
+
+    def printed(source: str, name: str) -> list[str]:
+        cell(f"preset = 'smoke'\n{source}", f"mxnb.parameters(PPOConfig, extra=['{name}'])")
+        return next(line.split() for line in capsys.readouterr().out.splitlines() if line.split()[0] == name)
+
+    game = "env_id = 'hackmatrix-v1'\n"
+    assert printed(game, "num_seeds") == ["num_seeds", "2", "recipe", "hackmatrix-v1"]
+    assert printed(game + "num_seeds = 5", "num_seeds") == ["num_seeds", "5", "parameter"]
+    assert printed("", "compare_timesteps") == ["compare_timesteps", "512", "preset", "smoke"]
+    assert printed("", "mine") == ["mine", "0", "default"]
+
+
 def test_a_parameter_of_one_notebook_may_be_a_text() -> None:
     call = "mxnb.parameters(PPOConfig, extra={'sweep_dir': '', 'sizes': 0})"
     p = cell("preset = 'smoke'", call)
