@@ -74,8 +74,6 @@ def test_the_table_of_parts_names_all_fifteen() -> None:
 
 def test_what_to_try_names_the_recipes_weights() -> None:
     """The literal that a reader shall put into the parameters cell: the recipe's, but for the one that is taken out."""
-    from mxnb.recipes import RECIPES
-
     weights = RECIPES[("ppo", "hackmatrix-v1")][0]["reward_scale"]
     text = SOURCE.split("Do programs pay in the long run?")[1].replace("\n#  ", "")
     literal = re.search(r'"reward_scale": (\{[^}]*\})', text)

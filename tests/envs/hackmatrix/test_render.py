@@ -149,7 +149,7 @@ def test_every_number_of_the_player_has_its_own_panel() -> None:
 @pytest.mark.parametrize("kind", range(4))
 @pytest.mark.parametrize("show", [False, True])
 def test_a_stun_is_as_plain_on_each_enemy(kind: int, show: bool) -> None:
-    """A z is drawn in some forty strokes' pixels; one that is dark on dark changes a few."""
+    """A z changes at least 25 pixels; when it lay dark on a cryptog's dark pupil it changed one."""
     awake, asleep = (render(board(enemies=[foe(type=kind, stunned=s)], show=show)) for s in (0, 1))
     assert (np.abs(cell(awake, 1, 4) - cell(asleep, 1, 4)).max(-1) > 80).sum() > 15
 
