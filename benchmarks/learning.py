@@ -10,7 +10,9 @@ python benchmarks/learning.py dreamer    Dreamer x seeds {0, 1, 2}, 10,000 steps
                                          world model on episodes that it never saw; about 6 minutes
 python benchmarks/learning.py hackmatrix the recipe of mxnb/recipes.py and what else was tried for it x seeds {0, 1},
                                          4,000,000 steps: the stage that 512 episodes reach, siphons and programs in
-                                         the last tenth of training; 24 runs, two hours by estimate
+                                         the last tenth of training; 26 runs, two hours by estimate. With --new only
+                                         rows that the results lack, after the recipe again: its stages must come
+                                         out the same, or nothing is written; 4 runs for a row
 
 Each writes benchmarks/results/. The runs live under papermill_runs/local/learning, in a folder for each
 commit, so they can be stopped and started again, and results of two versions never mix."""
@@ -39,6 +41,7 @@ TRIED = {
     "a plain network": {"cell_dim": 0},
     "rewards as they are paid": {"reward_scale": {}},
     "entropy bonus 0.01": {"ent_coef": 0.01},
+    "entropy bonus 0.3": {"ent_coef": 0.3},
     "entropy bonus stays at 0.1": {"anneal_ent_coef": False},
     "lambda 0.8": {"lambda_": 0.8},
     "values as they are": {"normalise_value": False},
@@ -211,8 +214,10 @@ def dreamer(steps: int = 10_000, ratio: int = 64, episodes: int = 256) -> None:
     )
 
 
-def hackmatrix(steps: int = 4_000_000, seeds: tuple[int, ...] = (0, 1), episodes: int = 512) -> None:
-    """Each row's mean stage by seed, beside the scripted walker's, and its shares of siphons and programs."""
+def hackmatrix(new: bool = False, steps: int = 4_000_000, seeds: tuple[int, ...] = (0, 1), episodes: int = 512) -> None:
+    """Each row's mean stage by seed, beside the scripted walker's, and its shares of siphons and programs.
+
+    new: keep the rows that were measured (each names its commit) and train the others, if the recipe's are the same."""
     import jax
 
     from mxnb.build import load_policy, make
@@ -222,6 +227,8 @@ def hackmatrix(steps: int = 4_000_000, seeds: tuple[int, ...] = (0, 1), episodes
 
     weights = recipe("ppo", "hackmatrix-v1", "cpu")["reward_scale"]
     env, table, rows = make("hackmatrix-v1"), [], []
+    past = json.loads((HERE / "results" / "hackmatrix_learning.json").read_text()) if new else {"table": [], "runs": []}
+    measured = {row["what"]: row for row in past["table"]}
 
     def stage_of(policy) -> tuple[float, float]:
         stage = evaluate(policy, env, episodes, jax.random.key(2000)).info["stage"]
@@ -233,17 +240,31 @@ def hackmatrix(steps: int = 4_000_000, seeds: tuple[int, ...] = (0, 1), episodes
         mean, error = stage_of(policy)
         beside[name] = {"stage": mean, "stage_half_interval": error}
         print(f"{name:<28} {mean:.2f} ± {error:.2f}   (half a 95 % interval)")
-    for number, (name, changes) in enumerate(TRIED.items()):
+    for name, changes in TRIED.items():
         changes = {"reward_scale": weights | changes["+"]} if "+" in changes else changes
+        kept = measured.get(name, {})
+        if kept and name != "the recipe" and kept["changes"] == changes:
+            table.append({"commit": past["commit"]} | kept)
+            rows += [run for run in past["runs"] if run["what"] == name]
+            continue
         runs = []
         for seed in seeds:
-            label = f"hackmatrix{number}"
+            label = f"hackmatrix-{name.replace(' ', '-')}"
             trained = train("ppo", label, seed, env_id="hackmatrix-v1", total_timesteps=steps, **changes)
             stage, half = stage_of(load_policy(run_folder(label, seed)))
             runs.append(trained | {"what": name, "stage": stage, "stage_half_interval": half})
         rows += runs
         shares = {k: statistics.mean(run[f"actions/{k}_frac"] for run in runs) for k in ("siphon", "program")}
-        table.append({"what": name, "changes": changes, "stages": [run["stage"] for run in runs], **shares})
+        found = {
+            "what": name,
+            "commit": commit(),
+            "changes": changes,
+            "stages": [run["stage"] for run in runs],
+            **shares,
+        }
+        if kept and kept["changes"] == changes and kept["stages"] != found["stages"]:
+            raise SystemExit(f"{name}: {found['stages']}, was {kept['stages']}: old rows cannot stay, leave --new out")
+        table.append(found)
         stages = "  ".join(f"{run['stage']:.2f} ± {run['stage_half_interval']:.2f}" for run in runs)
         print(f"{name:<38} {stages}   siphons {shares['siphon']:.2%}   programs {shares['program']:.2%}", flush=True)
     write("hackmatrix", file="hackmatrix_learning", steps=steps, **beside, table=table, runs=rows)
@@ -269,7 +290,11 @@ def main() -> None:
     what = {"random": random_play, "entropy": entropy, "recurrent": recurrent, "cartpole": cartpole}
     what |= {"dreamer": dreamer, "hackmatrix": hackmatrix}
     parser.add_argument("what", choices=tuple(what))
-    what[parser.parse_args().what]()
+    parser.add_argument("--new", action="store_true", help="hackmatrix: train only what the results lack")
+    told = parser.parse_args()
+    if told.new and told.what != "hackmatrix":
+        parser.error("--new goes with hackmatrix")
+    what[told.what](**({"new": True} if told.new else {}))
 
 
 if __name__ == "__main__":
