@@ -94,7 +94,11 @@ def test_the_table_of_what_was_tried_is_the_benchmarks() -> None:
     ]
     assert weights == RECIPES[("ppo", "hackmatrix-v1")][0]["reward_scale"] | {"new_programs": 1.0}
     assert f"reaches {measured['walker']['stage']:.2f} there" in SOURCE.replace("\n# ", " ")
-    assert f"this one is of commit {measured['commit']}." in SOURCE
+    told = SOURCE.replace("\n# ", " ")
+    (later,) = [row for row in measured["table"][1:] if row["commit"] == measured["commit"]]
+    assert f"is of commit {later['commit']}, at which the recipe came to the same stages again" in told
+    (first,) = {row["commit"] for row in measured["table"][1:] if row is not later}
+    assert f"this one is of commit {first}. The row of {later['changes']['ent_coef']} is of" in told
     halves = [run["stage_half_interval"] for run in measured["runs"]]
     assert f"{min(halves):.2f} to {max(halves):.2f})" in SOURCE
 
