@@ -17,6 +17,7 @@ from mxnb.agents.ppo import PPOConfig, ppo
 from mxnb.run.fit import fit
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.brief
 
 
 @pytest.mark.parametrize("name", ["ppo", "ppo_rnn", "average_reward", "dreamer"])
